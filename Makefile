@@ -1,0 +1,94 @@
+# Everything is run through these targets. `make demo` and `make test` work as the first command on a machine
+# that has Python 3.11 or newer with venv, make and a package index.
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TOOLS := .venv-proto
+TOOLS_READY := $(TOOLS)/.ready
+PIP := -m pip --disable-pip-version-check --quiet --no-input
+
+# Each plugin runs on the files that have something for it.
+PROTOS := $(sort $(wildcard protos/rpc_async/v1/*.proto protos/rpc_async/demo/v1/*.proto))
+SERVICES := $(shell grep -l '^service ' $(PROTOS))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types layers proto proto-check build bench lock clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(READY): requirements/dev.txt pyproject.toml rpc_async/_version.py
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "making $(VENV) with $(PYTHON) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python $(PIP) install --require-hashes -r requirements/dev.txt
+	@$(BIN)/python $(PIP) install --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(TOOLS_READY): requirements/proto.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "making $(TOOLS) with $(PYTHON) ..."
+	@$(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python $(PIP) install --require-hashes -r requirements/proto.txt
+	@touch $@
+
+demo: $(READY) ## Start a server and show what an asynchronous call is
+	@$(BIN)/python -m client.demo
+
+test: $(READY) ## Run all tests
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(READY) layers ## Check style, formatting and the layers
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+layers: $(READY)
+	@$(BIN)/lint-imports --no-cache
+
+types: $(READY) ## Check types with mypy and pyright
+	@$(BIN)/mypy
+	@$(BIN)/pyright
+	@$(BIN)/pyright --verifytypes rpc_async --ignoreexternal
+
+define generate
+	@mkdir -p $(1)
+	@PATH="$(TOOLS)/bin:$$PATH" $(TOOLS)/bin/python -m grpc_tools.protoc -I protos \
+		--python_out=$(1) --mypy_out=quiet:$(1) $(PROTOS)
+	@PATH="$(TOOLS)/bin:$$PATH" $(TOOLS)/bin/python -m grpc_tools.protoc -I protos \
+		--grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(SERVICES)
+endef
+
+proto: $(TOOLS_READY) ## Make the generated code from protos/
+	@rm -f $(wildcard rpc_async/v1/*_pb2* rpc_async/demo/v1/*_pb2*)
+	$(call generate,.)
+
+proto-check: $(TOOLS_READY) ## Check that the generated code is what the protos give, and the protos themselves
+	@$(TOOLS)/bin/buf lint
+	@if git rev-parse --quiet --verify HEAD~1 >/dev/null; then $(TOOLS)/bin/buf breaking --against '.git#ref=HEAD~1'; fi
+	@rm -rf .generated
+	$(call generate,.generated)
+	@for f in $$(cd .generated && find . -name '*_pb2*'); do cmp .generated/$$f $$f || exit 1; done
+	@test "$$(cd .generated && find . -name '*_pb2*' | wc -l)" = "$$(git ls-files 'rpc_async/*_pb2*' | wc -l)" \
+		|| { echo "generated files that no proto gives, or that are not committed" >&2; exit 1; }
+	@rm -rf .generated
+
+build: $(READY) ## Make the sdist and the wheel in dist/
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation --outdir dist . >/dev/null
+	@ls dist
+
+bench: $(READY) ## Measure, side by side with raw grpc.aio (BENCH_ARGS="--quick --json FILE")
+	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+lock: $(READY) ## Write requirements/*.txt anew from requirements/*.in and pyproject.toml
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --extra demo \
+		--no-emit-index-url --custom-compile-command "make lock" pyproject.toml requirements/dev.in -o requirements/dev.txt
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --custom-compile-command "make lock" requirements/proto.in -o requirements/proto.txt
+
+clean: ## Remove everything that was made
+	rm -rf $(VENV) $(TOOLS) .generated dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The demo's generated code, which the examples of the documentation use."""

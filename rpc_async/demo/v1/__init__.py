@@ -1,0 +1,1 @@
+"""Generated from `protos/rpc_async/demo/v1`."""
