@@ -1,0 +1,126 @@
+"""The server's side of one call: from dispatched to settled.
+
+    RUNNING ──ask──> CANCEL_REQUESTED             the client asks and waits (C5)
+       │                   │
+       ├──── orphan ───────┼──> ORPHANED          nobody waits: aborted, gone, too late, or shut down (S13)
+       │                   │        │
+       └─ complete, abort, raise, forget ──> SETTLED       the handle is destroyed (S4)
+
+A cancel is a flag and a reason: it never settles the call for the manager routine, which must still complete
+or abort (S8). Orphaning releases the client at once and leaves the manager's part owed; what the manager then
+answers is dropped, and it is told so (S11). Over a machine's life at most one step says `deliver` or `release`.
+The rules are the tables below. No other transitions happen.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from rpc_async.core.outcome import Progress
+from rpc_async.status import CancelReason, RpcStatus
+
+__all__ = ["ServerCallMachine", "ServerEvent", "ServerState", "ServerStep"]
+
+
+class ServerState(IntEnum):
+    """Where a call stands, as its server sees it."""
+
+    RUNNING = 0
+    """The manager owes an answer, and the client waits for it."""
+    CANCEL_REQUESTED = 1
+    """The client asked to stop and waits: the manager still owes an answer, and it will be delivered."""
+    ORPHANED = 2
+    """Nobody waits. The manager still owes an answer, which will be dropped."""
+    SETTLED = 3
+    """The server handle is destroyed."""
+
+
+class ServerEvent(IntEnum):
+    """What ends the manager's part of a call."""
+
+    COMPLETE = 0
+    """`complete(reply)`."""
+    ABORT = 1
+    """`abort(code)`."""
+    RAISE = 2
+    """An exception came out of the manager routine (S7)."""
+    FORGET = 3
+    """The routine has returned and nobody holds the handle any more (S14)."""
+
+
+class ServerStep(NamedTuple):
+    """What an event leads to: the next state, the verdict, and what the driver must now do."""
+
+    state: ServerState
+    verdict: RpcStatus
+    """OK: done. CALL_CANCELLED: nobody waits (S11). INVALID_ASYNC_HANDLE: settled before (S4)."""
+    deliver: bool = False
+    """Send the outcome that goes with the event to the client."""
+    release: bool = False
+    """Let the client go: end the call for it with a fault that says why (see `cancel_reason`)."""
+    changed: bool = False
+    """Tell whoever watches the call in the server."""
+
+
+_R, _C, _O, _S = ServerState
+_OK, _LATE, _GONE = RpcStatus.OK, RpcStatus.CALL_CANCELLED, RpcStatus.INVALID_ASYNC_HANDLE
+_ENDINGS: Final[dict[tuple[ServerState, ServerEvent], ServerStep]] = {
+    **{(state, event): ServerStep(_S, _OK, deliver=True, changed=True) for state in (_R, _C) for event in ServerEvent},
+    **{(_O, event): ServerStep(_S, _LATE, changed=True) for event in ServerEvent},  # S11
+    **{(_S, event): ServerStep(_S, _GONE) for event in ServerEvent},  # S4
+}
+_ASKED: Final[dict[ServerState, ServerStep]] = {
+    _R: ServerStep(_C, _OK, changed=True),
+    _C: ServerStep(_C, _OK),
+    _O: ServerStep(_O, _LATE),
+    _S: ServerStep(_S, _GONE),
+}
+_ORPHANED: Final[dict[ServerState, ServerStep]] = {
+    _R: ServerStep(_O, _OK, release=True, changed=True),
+    _C: ServerStep(_O, _OK, release=True, changed=True),
+    _O: ServerStep(_O, _LATE),
+    _S: ServerStep(_S, _GONE),
+}
+
+
+class ServerCallMachine:
+    """The machine of one call on its server's side."""
+
+    __slots__ = ("cancel_reason", "last_progress", "state")
+
+    def __init__(self) -> None:
+        self.state: ServerState = _R
+        self.cancel_reason: CancelReason | None = None
+        self.last_progress: Progress | None = None
+
+    def end(self, event: ServerEvent) -> ServerStep:
+        """The manager's part ends. Whoever ended it is told the step's verdict."""
+        step = _ENDINGS[self.state, event]
+        self.state = step.state
+        return step
+
+    def ask(self) -> ServerStep:
+        """The client asked the call to stop, and waits for the answer (C5)."""
+        return self._cancel(_ASKED[self.state], CancelReason.CLIENT_REQUESTED)
+
+    def orphan(self, reason: CancelReason) -> ServerStep:
+        """Nobody waits for the call any more. The first reason for that stays, and outranks a request."""
+        return self._cancel(_ORPHANED[self.state], reason)
+
+    def test_cancel(self) -> bool:
+        """Tell whether the call was cancelled, or has settled (S10). Changes nothing (S8)."""
+        return self.state is not _R
+
+    def progress(self, progress: Progress) -> bool:
+        """Keep a progress report, and return whether anyone may still want it."""
+        if self.state is _S:
+            return False
+        self.last_progress = progress
+        return True
+
+    def _cancel(self, step: ServerStep, reason: CancelReason) -> ServerStep:
+        if step.changed:
+            self.cancel_reason = reason
+        self.state = step.state
+        return step
