@@ -1,0 +1,76 @@
+"""Truly asynchronous calls over gRPC.
+
+The client holds a completion handle (`AsyncCall`), which it polls, waits for, or is told by. The server's manager
+routine holds one too (`ServerCall`), may return long before the work is done, and completes the call explicitly,
+from any thread. A cancel is a question, and what the server then does is the answer; or the client aborts, and is
+free at once.
+"""
+
+from rpc_async._version import __version__
+from rpc_async.calling.call import AsyncCall
+from rpc_async.calling.cancel_request import CancelRequest
+from rpc_async.calling.channel import Channel, connect
+from rpc_async.calling.method import begin
+from rpc_async.core.outcome import Detail, Fault, Progress
+from rpc_async.errors import (
+    AsyncCallPending,
+    BadStubData,
+    CallAborted,
+    CallCancelled,
+    CallError,
+    CallFailed,
+    CannotSupport,
+    DeadlineExceeded,
+    InvalidArgument,
+    InvalidAsyncCall,
+    InvalidAsyncHandle,
+    InvalidBinding,
+    PayloadTooLarge,
+    RpcAsyncError,
+    ServerTooBusy,
+    ServerUnavailable,
+    UsageError,
+)
+from rpc_async.serving.call import Aborted, ServerCall, current_call
+from rpc_async.serving.interruptible import Interruptible
+from rpc_async.serving.manager import manager
+from rpc_async.serving.server import Server, server
+from rpc_async.status import CancelReason, RpcStatus
+
+__all__ = [
+    "Aborted",
+    "AsyncCall",
+    "AsyncCallPending",
+    "BadStubData",
+    "CallAborted",
+    "CallCancelled",
+    "CallError",
+    "CallFailed",
+    "CancelReason",
+    "CancelRequest",
+    "CannotSupport",
+    "Channel",
+    "DeadlineExceeded",
+    "Detail",
+    "Fault",
+    "Interruptible",
+    "InvalidArgument",
+    "InvalidAsyncCall",
+    "InvalidAsyncHandle",
+    "InvalidBinding",
+    "PayloadTooLarge",
+    "Progress",
+    "RpcAsyncError",
+    "RpcStatus",
+    "Server",
+    "ServerCall",
+    "ServerTooBusy",
+    "ServerUnavailable",
+    "UsageError",
+    "__version__",
+    "begin",
+    "connect",
+    "current_call",
+    "manager",
+    "server",
+]

@@ -1,0 +1,1 @@
+"""The client's side: drives core over grpc.aio."""

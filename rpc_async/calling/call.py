@@ -1,0 +1,381 @@
+"""`AsyncCall`: the completion handle, which the client holds for one call."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
+from typing import Any, Final, NoReturn, Protocol, TypeVar
+
+import grpc
+import grpc.aio
+
+from rpc_async.calling.cancel_request import CancelRequest
+from rpc_async.calling.latch import Latch
+from rpc_async.core.client_call import ClientCall
+from rpc_async.core.outcome import Fault, Outcome, Progress, Reply, fault
+from rpc_async.errors import AsyncCallPending, InvalidArgument, error_class
+from rpc_async.mailbox import Mailbox
+from rpc_async.status import CancelReason, RpcStatus
+from rpc_async.wire.faults import grpc_status_code
+
+__all__ = ["AsyncCall", "CallDriver"]
+
+_LOGGER: Final = logging.getLogger("rpc_async.calling")
+
+ReplyT = TypeVar("ReplyT")
+T = TypeVar("T")
+
+
+class CallDriver(Protocol):
+    """What a handle needs of the wire that its call goes by. Usable from any thread, and none of it blocks."""
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """The way into the channel's loop."""
+        ...
+
+    def tell_cancel(self, call: AsyncCall[Any], request: CancelRequest) -> None:
+        """Ask the server to stop the call, and answer the request once it is known that it was told."""
+
+    def tell_abort(self, call: AsyncCall[Any]) -> None:
+        """Tell the server that nobody waits for the call any more."""
+
+    def watch(self, call: AsyncCall[Any]) -> None:
+        """See to it that progress reports arrive."""
+
+    def initial_metadata(self, call: AsyncCall[Any]) -> Coroutine[Any, Any, grpc.aio.Metadata]:
+        """Wait, on the channel's loop, for the server's initial metadata."""
+        ...
+
+    def trailing_metadata(self, call: AsyncCall[Any]) -> Coroutine[Any, Any, grpc.aio.Metadata]:
+        """Wait, on the channel's loop, for the server's trailing metadata."""
+        ...
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        """Run a coroutine on the channel's loop and wait for it on whichever loop runs here."""
+        ...
+
+
+class _Change(Latch):
+    """One turn of a call's progress: the next report, or the end."""
+
+    __slots__ = ("_did",)
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        super().__init__(mailbox)
+        self._did = False
+
+    def _happened(self) -> bool:
+        return self._did
+
+    def happen(self) -> None:
+        with self._lock:
+            self._did = True
+        self._release()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if not self._did:
+            yield from self._wait_here().__await__()
+
+
+class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
+    """The completion handle of one call. Every method may be called from any thread and any event loop.
+
+    Poll it (`status`), wait for it (`wait`, `result`, `await`), or be told (`add_done_callback`); then collect
+    the outcome (`complete`, `result`, `await`). Awaiting or waiting does not own the call: a wait that times
+    out or is cancelled leaves it outstanding (C11). It is a `grpc.aio.UnaryUnaryCall` too.
+    """
+
+    __slots__ = (
+        "_callbacks", "_cancel_request", "_deadline", "_driver", "_machine", "_progress_waiters", "call_id",
+        "failure_metadata", "method", "native", "user_info",
+    )  # fmt: skip
+
+    def __init__(
+        self, driver: CallDriver, method: str, call_id: str, deadline: float | None, user_info: object
+    ) -> None:
+        Latch.__init__(self, driver.mailbox)
+        self.method: Final = method
+        """The method's full name, as `/package.Service/Method`."""
+        self.call_id: Final = call_id
+        """The call's id, chosen at random. To hold it is the permission to look at the call and to cancel it."""
+        self.user_info: object = user_info
+        """Yours, as in RPC_ASYNC_STATE: the library does not look at it."""
+        self.native: grpc.aio.UnaryUnaryCall[Any, Any] | None = None
+        """The driver's: the gRPC call that carries this one."""
+        self.failure_metadata: tuple[grpc.aio.Metadata, grpc.aio.Metadata] | None = None
+        """The driver's: the initial and the trailing metadata of a failure."""
+        self._driver = driver
+        self._machine = ClientCall()
+        self._deadline = deadline
+        self._callbacks: list[Callable[[Any], object]] | None = None
+        self._progress_waiters: list[_Change] | None = None
+        self._cancel_request: CancelRequest | None = None
+
+    def __repr__(self) -> str:
+        return f"<AsyncCall {self.method} [{self.call_id[:8]}…] {self._machine.state.name}>"
+
+    # -- looking ----------------------------------------------------------------------------------------
+
+    def status(self) -> int:
+        """Return ASYNC_CALL_PENDING until the call has settled, then OK or the failure (C2).
+
+        Consumes nothing. An `RpcStatus`, or the application's own code. Source: RpcAsyncGetCallStatus.
+        """
+        status = self._machine.status()
+        try:
+            return RpcStatus(status)
+        except ValueError:
+            return status
+
+    def done(self) -> bool:
+        """Tell whether the call has settled."""
+        return self._machine.outcome is not None
+
+    def cancelled(self) -> bool:
+        """Tell whether the call has settled as cancelled; not so where the deadline did it, as in gRPC."""
+        outcome = self._machine.outcome
+        return isinstance(outcome, Fault) and outcome.grpc_code == grpc.StatusCode.CANCELLED.value[0]
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds until the deadline, 0 once it has passed, or None where there is none."""
+        return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
+
+    # -- collecting -------------------------------------------------------------------------------------
+
+    def complete(self) -> ReplyT:
+        """Return the reply of a call that has settled. Source: RpcAsyncCompleteCall; C1, C3.
+
+        Raises:
+            AsyncCallPending: The call has not settled; it stays outstanding, and nothing was consumed.
+            CallError: The call failed.
+        """
+        outcome = self._machine.outcome
+        if type(outcome) is Reply:
+            reply: ReplyT = outcome.message
+            return reply
+        if outcome is None:
+            raise AsyncCallPending(
+                f"{self.method} [{self.call_id[:8]}…] has not settled: it stays outstanding; wait for it first (C1)"
+            )
+        assert isinstance(outcome, Fault)
+        self._raise(outcome)
+
+    def result(self, timeout: float | None = None) -> ReplyT:
+        """Block this thread until the call has settled, and return its reply; in a coroutine, `await` instead.
+
+        Args:
+            timeout: Seconds; None waits for ever.
+
+        Raises:
+            TimeoutError: It did not settle in time; it stays outstanding (C11).
+            CallError: The call failed.
+            InvalidAsyncCall: This thread runs the channel's event loop, and would wait for itself.
+        """
+        if not self.wait(timeout):
+            raise TimeoutError(f"{self!r} did not settle within {timeout} s; it stays outstanding (C11)")
+        return self.complete()
+
+    def __await__(self) -> Generator[Any, None, ReplyT]:
+        """Wait for the call to settle and return its reply; raises `CallError` if it failed.
+
+        `asyncio.CancelledError` out of it means that your own task was cancelled; the call stays outstanding.
+        """
+        if self._machine.outcome is None:
+            yield from self._wait_here().__await__()
+        return self.complete()
+
+    def add_done_callback(self, callback: Callable[[Any], object]) -> None:
+        """Have `callback(call)` called once, on the channel's event loop, when the call has settled (C8).
+
+        It is called soon if it has settled already. It must not block; what it raises is logged.
+        """
+        with self._lock:
+            if self._machine.outcome is None:
+                if self._callbacks is None:
+                    self._callbacks = []
+                self._callbacks.append(callback)
+                return
+        self._mailbox.post(self._call_back, (callback,))
+
+    # -- cancelling -------------------------------------------------------------------------------------
+
+    def request_cancel(self, abort_after: float | None = None) -> CancelRequest:
+        """Ask the server to stop. What it then does is the call's outcome: a reply, a fault, or CALL_CANCELLED.
+
+        Source: RpcAsyncCancelCall with fAbortCall FALSE; C5. Asking again asks no more often.
+
+        Args:
+            abort_after: Seconds. If the call has not settled by then, abort it. None: wait for ever.
+
+        Returns:
+            An object that need not be looked at, and tells whether the server was told: see `CancelRequest`.
+
+        Raises:
+            InvalidArgument: `abort_after` is negative.
+        """
+        if abort_after is not None and not abort_after >= 0:
+            raise InvalidArgument(f"abort_after {abort_after}: seconds, 0 or more; nobody was asked to stop")
+        with self._lock:
+            step = self._machine.request_cancel()
+            request = self._cancel_request
+            if request is None:
+                request = self._cancel_request = CancelRequest(self._mailbox)
+        if step.tell_cancel:
+            self._driver.tell_cancel(self, request)
+        elif self._machine.outcome is not None:
+            request.answer(RpcStatus.NO_CALL_ACTIVE)  # C7
+        if abort_after is not None and self._machine.outcome is None:
+            self._mailbox.run(self._abort_later, abort_after)
+        return request
+
+    def cancel(self) -> bool:
+        """Abort: settle the call here and now as CALL_CANCELLED, and tell the server (C6).
+
+        The server may go on with the work, and may have completed it. Source: RpcAsyncCancelCall with
+        fAbortCall TRUE, and gRPC's `cancel`.
+
+        Returns:
+            False if the call had settled already: then nothing changed (C7).
+        """
+        return self.abort("the client aborted the call; the server may go on with it")
+
+    def abort(self, text: str) -> bool:
+        """Abort as `cancel` does, with a text that says why."""
+        failure = fault(RpcStatus.CALL_CANCELLED, text, cancel_reason=CancelReason.CLIENT_ABORTED)
+        with self._lock:
+            step = self._machine.abort(failure)
+        if not step.notify:
+            return False
+        self._driver.tell_abort(self)
+        self._notify()
+        return True
+
+    def _abort_later(self, seconds: float) -> None:
+        text = f"the server did not settle the call within {seconds:g} s of being asked to stop; the client aborted it"
+        timer = self._mailbox.loop.call_later(seconds, self.abort, text)
+        self.add_done_callback(lambda _: timer.cancel())
+
+    # -- progress ---------------------------------------------------------------------------------------
+
+    @property
+    def last_progress(self) -> Progress | None:
+        """The latest report that has arrived. Reports arrive once `progress()` was called."""
+        return self._machine.last_progress
+
+    async def progress(self) -> AsyncIterator[Progress]:
+        """Iterate over the server's progress reports until the call settles. On any event loop.
+
+        The latest wins: a report that comes while you handle another replaces the one before it. With a plain
+        gRPC server there are none.
+        """
+        self._driver.watch(self)
+        seen: Progress | None = None
+        while True:
+            change = self._next_change()
+            report = self._machine.last_progress
+            if report is not seen and report is not None:
+                seen = report
+                yield report
+            elif self._machine.outcome is not None:
+                return
+            else:
+                await change
+
+    def _next_change(self) -> _Change:
+        change = _Change(self._mailbox)
+        with self._lock:
+            if self._machine.outcome is None:
+                if self._progress_waiters is None:
+                    self._progress_waiters = []
+                self._progress_waiters.append(change)
+                return change
+        change.happen()
+        return change
+
+    # -- gRPC's own -------------------------------------------------------------------------------------
+
+    async def code(self) -> grpc.StatusCode:
+        """Wait for the call to settle, without raising its failure, and return gRPC's status code."""
+        outcome = await self._outcome()
+        return grpc_status_code(outcome.grpc_code) if isinstance(outcome, Fault) else grpc.StatusCode.OK
+
+    async def details(self) -> str:
+        """Wait for the call to settle, without raising its failure, and return the failure's text."""
+        outcome = await self._outcome()
+        return outcome.message if isinstance(outcome, Fault) else ""
+
+    async def initial_metadata(self) -> grpc.aio.Metadata:
+        """Wait for the server's initial metadata."""
+        return await self._driver.run(self._driver.initial_metadata(self))
+
+    async def trailing_metadata(self) -> grpc.aio.Metadata:
+        """Wait for the call to settle, and return the server's trailing metadata."""
+        await self._outcome()
+        return await self._driver.run(self._driver.trailing_metadata(self))
+
+    async def wait_for_connection(self) -> None:
+        """Wait until the server has answered at all; raises `CallError` if the call failed."""
+        await self.initial_metadata()
+        if isinstance(self._machine.outcome, Fault):
+            self._raise(self._machine.outcome)
+
+    # -- the driver's side ------------------------------------------------------------------------------
+
+    def settle(self, outcome: Outcome) -> bool:
+        """The call's outcome has arrived. False, and nothing changed, if it had settled before."""
+        with self._lock:
+            step = self._machine.answer(outcome)
+        if not step.notify:
+            return False
+        self._notify()
+        return True
+
+    def report(self, progress: Progress) -> None:
+        """A progress report has arrived."""
+        with self._lock:
+            if progress == self._machine.last_progress or not self._machine.progress(progress):
+                return
+        self._changed()
+
+    def _notify(self) -> None:
+        self._release()
+        if self._progress_waiters is not None:
+            self._changed()
+        if self._callbacks is not None:
+            callbacks, self._callbacks = self._callbacks, None
+            if not self._mailbox.post(self._call_back, callbacks):
+                _LOGGER.warning("%r: the channel's event loop is closed: done-callbacks were not called", self)
+
+    def _changed(self) -> None:
+        with self._lock:
+            waiters, self._progress_waiters = self._progress_waiters, None
+        for waiter in waiters or ():
+            waiter.happen()
+
+    def _call_back(self, callbacks: Sequence[Callable[[Any], object]]) -> None:
+        for callback in callbacks:
+            try:
+                callback(self)
+            except Exception:
+                _LOGGER.exception("%r: a done-callback raised", self)
+
+    def _happened(self) -> bool:
+        return self._machine.outcome is not None
+
+    async def _outcome(self) -> Outcome:
+        if self._machine.outcome is None:
+            await self._wait_here()
+        assert self._machine.outcome is not None
+        return self._machine.outcome
+
+    def _raise(self, failure: Fault) -> NoReturn:
+        initial, trailing = self.failure_metadata or (None, None)
+        raise error_class(failure)(
+            failure,
+            method=self.method,
+            call_id=self.call_id,
+            initial_metadata=initial,
+            trailing_metadata=trailing,
+        )

@@ -1,0 +1,278 @@
+"""`connect()`: a `grpc.aio.Channel` whose unary calls are asynchronous calls."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Final, Literal, Self, cast
+
+import grpc
+import grpc.aio
+
+from rpc_async.calling.io_loop import IoLoop
+from rpc_async.calling.method import UnaryMethod
+from rpc_async.calling.native import NativeDriver
+from rpc_async.errors import CannotSupport, InvalidArgument, InvalidBinding
+from rpc_async.wire.metadata import DEFAULT_MAX_PAYLOAD, MAX_METADATA
+
+__all__ = ["Channel", "connect"]
+
+_DEFAULT_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
+    ("grpc.max_receive_message_length", DEFAULT_MAX_PAYLOAD),
+    ("grpc.max_send_message_length", DEFAULT_MAX_PAYLOAD),
+    ("grpc.max_metadata_size", MAX_METADATA),  # room for a fault's whole chain of details (C15)
+    ("grpc.absolute_max_metadata_size", MAX_METADATA),
+)
+_PORT: Final = re.compile(r"(?:[^:/]+|\[[^\]]+\]):([^:/]*)\Z")
+
+
+class Channel(grpc.aio.Channel):
+    """A `grpc.aio.Channel`: generated stubs are made on it as on any other. Made by `connect()`.
+
+    `async with` uses the running event loop; plain `with` starts a thread with a loop of the channel's own. The
+    handles of its calls may be used from any thread and any loop in both cases. Without either, the channel uses
+    the loop that runs when it is first used, as gRPC's own do, and must be closed.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        credentials: grpc.ChannelCredentials | None,
+        options: Sequence[tuple[str, Any]],
+        interceptors: Sequence[grpc.aio.ClientInterceptor],
+        compression: grpc.Compression | None,
+    ) -> None:
+        merged = {**dict(_DEFAULT_OPTIONS), **dict(options)}
+        limit = merged["grpc.max_send_message_length"]
+        self.target: Final = target
+        self.intercepted: Final = bool(interceptors)
+        """Whether gRPC interceptors see the calls, which want messages, not bytes."""
+        self.max_payload: Final = DEFAULT_MAX_PAYLOAD if limit < 0 else limit
+        """Bytes: the largest request."""
+        self._credentials = credentials
+        self._options = tuple(merged.items())
+        self._interceptors = tuple(interceptors)
+        self._compression = compression
+        self._lock = threading.Lock()
+        self._io: IoLoop | None = None
+        self._driver: NativeDriver | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Channel to {self.target}>"
+
+    # -- opening and closing ----------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        self._open(IoLoop.running())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __enter__(self) -> Self:
+        io = IoLoop.in_thread(f"rpc_async-channel {self.target}")
+        try:
+            io.run_blocking(self._open_async(io))
+        except BaseException:
+            io.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._io is not None
+        self._io.run_blocking(self._close(None))
+        self._io.stop()
+
+    async def close(self, grace: float | None = None) -> None:
+        """Close the channel. A call that has not settled is aborted, and settles as CALL_CANCELLED.
+
+        Args:
+            grace: Seconds to wait for outstanding calls first. None: none.
+        """
+        if self._io is None:
+            self._closed = True
+            return
+        await self._io.run(self._close(grace))
+
+    async def _open_async(self, io: IoLoop) -> None:
+        self._open(io)
+
+    def _open(self, io: IoLoop) -> NativeDriver:
+        with self._lock:
+            if self._closed:
+                raise InvalidBinding(f"{self!r} is closed; connect() again")
+            if self._driver is not None:
+                if self._io is not None and self._io.loop is io.loop:
+                    return self._driver
+                raise InvalidBinding(f"{self!r} is open already, on another event loop")
+            arguments = self._options, self._compression, self._interceptors
+            if self._credentials is None:
+                inner = grpc.aio.insecure_channel(self.target, *arguments)
+            else:
+                inner = grpc.aio.secure_channel(self.target, self._credentials, *arguments)
+            self._io = io
+            self._driver = NativeDriver(io, inner)
+            return self._driver
+
+    async def _close(self, grace: float | None) -> None:
+        with self._lock:
+            driver, self._driver = self._driver, None
+            self._closed = True
+        if driver is not None:
+            await driver.close(grace)
+
+    def driver(self) -> NativeDriver:
+        """Return what carries the channel's calls; open the channel on the running loop if need be."""
+        driver = self._driver
+        if driver is not None:
+            return driver
+        if self._closed:
+            raise InvalidBinding(f"{self!r} is closed; no call was begun")
+        try:
+            io = IoLoop.running()
+        except RuntimeError:
+            raise InvalidBinding(
+                f"{self!r} is not open: use it inside `with` or `async with`; no call was begun"
+            ) from None
+        return self._open(io)
+
+    # -- gRPC's own -------------------------------------------------------------------------------------
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """Return the state of the connection, as gRPC names it."""
+        if self._closed:
+            return grpc.ChannelConnectivity.SHUTDOWN
+        return self.driver().channel.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """Wait until the state is another than `last_observed_state`."""
+        driver = self.driver()
+        await driver.run(_awaited(driver.channel.wait_for_state_change(last_observed_state)))
+
+    async def channel_ready(self) -> None:
+        """Wait until the channel is connected."""
+        driver = self.driver()
+        await driver.run(_awaited(driver.channel.channel_ready()))
+
+    def unary_unary(
+        self,
+        method: str,
+        request_serializer: Callable[[Any], bytes] | None = None,
+        response_deserializer: Callable[[bytes], Any] | None = None,
+        _registered_method: bool | None = False,
+    ) -> UnaryMethod[Any, Any]:
+        """Return a unary method. Generated stubs do this."""
+        return UnaryMethod(self, method, request_serializer, response_deserializer, _registered_method)
+
+    def unary_stream(
+        self,
+        method: str,
+        request_serializer: Callable[[Any], bytes] | None = None,
+        response_deserializer: Callable[[bytes], Any] | None = None,
+        _registered_method: bool | None = False,
+    ) -> grpc.aio.UnaryStreamMultiCallable[Any, Any]:
+        """Return a server-streaming method, which is gRPC's own. Generated stubs do this."""
+        return cast(
+            "grpc.aio.UnaryStreamMultiCallable[Any, Any]",
+            _StreamingMethod(self, "unary_stream", method, request_serializer, response_deserializer),
+        )
+
+    def stream_unary(
+        self,
+        method: str,
+        request_serializer: Callable[[Any], bytes] | None = None,
+        response_deserializer: Callable[[bytes], Any] | None = None,
+        _registered_method: bool | None = False,
+    ) -> grpc.aio.StreamUnaryMultiCallable[Any, Any]:
+        """Return a client-streaming method, which is gRPC's own. Generated stubs do this."""
+        return cast(
+            "grpc.aio.StreamUnaryMultiCallable[Any, Any]",
+            _StreamingMethod(self, "stream_unary", method, request_serializer, response_deserializer),
+        )
+
+    def stream_stream(
+        self,
+        method: str,
+        request_serializer: Callable[[Any], bytes] | None = None,
+        response_deserializer: Callable[[bytes], Any] | None = None,
+        _registered_method: bool | None = False,
+    ) -> grpc.aio.StreamStreamMultiCallable[Any, Any]:
+        """Return a bidirectionally streaming method, which is gRPC's own. Generated stubs do this."""
+        return cast(
+            "grpc.aio.StreamStreamMultiCallable[Any, Any]",
+            _StreamingMethod(self, "stream_stream", method, request_serializer, response_deserializer),
+        )
+
+
+class _StreamingMethod:
+    """A streaming method: gRPC's own, found when it is called, since the channel may not be open before."""
+
+    def __init__(self, channel: Channel, kind: str, method: str, *functions: Any) -> None:
+        self._channel = channel
+        self._kind = kind
+        self._method = method
+        self._functions = functions
+        self._inner: Callable[..., Any] | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        driver = self._channel.driver()
+        if not driver.mailbox.here():
+            raise CannotSupport(
+                f"{self._method}: a streaming call is used on the channel's own event loop: open the channel with "
+                "`async with` there; no call was begun"
+            )
+        inner = self._inner
+        if inner is None:
+            inner = self._inner = getattr(driver.channel, self._kind)(self._method, *self._functions)
+        return inner(*args, **kwargs)
+
+
+async def _awaited(coroutine: Any) -> None:
+    await coroutine
+
+
+def connect(
+    target: str,
+    *,
+    credentials: grpc.ChannelCredentials | None = None,
+    transport: Literal["native"] = "native",
+    options: Sequence[tuple[str, Any]] = (),
+    interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+    compression: grpc.Compression | None = None,
+) -> Channel:
+    """Make a channel to a server; use it in `async with`, or in plain `with`. It connects when it is used.
+
+    Args:
+        target: gRPC's name of the server, such as `localhost:50051` or `dns:///host:443`.
+        credentials: gRPC's channel credentials; None: no encryption.
+        transport: How calls travel. "native": each is a gRPC call of its own, to any gRPC server.
+        options: gRPC's channel arguments. `grpc.max_send_message_length` and `grpc.max_receive_message_length` are
+            64 MiB unless they are set here.
+        interceptors: gRPC's client interceptors.
+        compression: gRPC's compression for what the client sends.
+
+    Raises:
+        InvalidArgument: The target is empty or its port is no port, or the transport is unknown.
+    """
+    if transport != "native":
+        raise InvalidArgument(f"transport {transport!r}: only 'native' is known")
+    if not target.strip():
+        raise InvalidArgument("the target is empty: name a server, such as localhost:50051")
+    named = _PORT.match(target)
+    if named and not (named[1].isdecimal() and 0 < int(named[1]) < 65536):
+        raise InvalidArgument(f"target {target!r}: {named[1]!r} is no port; ports are 1 to 65535")
+    return Channel(
+        target,
+        credentials=credentials,
+        options=options,
+        interceptors=interceptors,
+        compression=compression,
+    )

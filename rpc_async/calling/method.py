@@ -1,0 +1,171 @@
+"""One unary method of a channel: what `stub.Method` is, and `begin()`."""
+
+from __future__ import annotations
+
+import copy
+import math
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import grpc
+import grpc.aio
+
+from rpc_async.calling.call import AsyncCall
+from rpc_async.calling.native import CallOptions
+from rpc_async.errors import BadStubData, InvalidArgument, InvalidBinding, PayloadTooLarge
+from rpc_async.wire.descriptors import request_type
+from rpc_async.wire.metadata import check_metadata
+
+if TYPE_CHECKING:
+    from rpc_async.calling.channel import Channel
+
+__all__ = ["UnaryMethod", "begin"]
+
+RequestT = TypeVar("RequestT")
+ReplyT = TypeVar("ReplyT")
+
+MetadataLike = Iterable[tuple[str, str | bytes]]
+
+
+class UnaryMethod(grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
+    """A method of a generated stub: calling it begins a call and returns its handle."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        method: str,
+        serialize: Callable[[Any], bytes] | None,
+        deserialize: Callable[[bytes], Any] | None,
+        registered: bool | None,
+    ) -> None:
+        self._channel = channel
+        self._registered = registered
+        self._method: Final = method
+        self._serialize = serialize
+        self._deserialize = deserialize
+        self._request_type = request_type(method)
+        self._invoke: Callable[..., grpc.aio.UnaryUnaryCall[Any, Any]] | None = None
+
+    def __call__(
+        self,
+        request: RequestT,
+        *,
+        timeout: float | None = None,
+        metadata: MetadataLike | None = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> AsyncCall[ReplyT]:
+        """Begin a call, as `begin` does."""
+        return self.begin(
+            request,
+            timeout=timeout,
+            metadata=metadata,
+            credentials=credentials,
+            wait_for_ready=wait_for_ready,
+            compression=compression,
+        )
+
+    def begin(
+        self,
+        request: RequestT,
+        *,
+        timeout: float | None = None,
+        metadata: MetadataLike | None = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+        user_info: object = None,
+    ) -> AsyncCall[ReplyT]:
+        """Begin a call: see the function `begin`."""
+        if timeout is not None and not math.isfinite(timeout):
+            raise InvalidArgument(f"timeout {timeout}: a number of seconds, or None for none; no call was begun")
+        options = CallOptions(check_metadata(metadata), credentials, wait_for_ready, compression)
+        payload = self._freeze(request)
+        driver = self._channel.driver()
+        if self._invoke is None:
+            self._invoke = self._native_method(driver.channel)
+        deserialize = None if self._channel.intercepted else self._deserialize
+        deadline = None if timeout is None else time.monotonic() + timeout
+        call: AsyncCall[ReplyT] = AsyncCall(driver, self._method, secrets.token_hex(16), deadline, user_info)
+        if not driver.begin(call, self._invoke, payload, deserialize, options):
+            raise InvalidBinding(f"{self._method}: the channel's event loop is closed; no call was begun")
+        return call
+
+    def _native_method(self, channel: grpc.aio.Channel) -> Callable[..., grpc.aio.UnaryUnaryCall[Any, Any]]:
+        """Return gRPC's own method, which carries bytes, or messages where interceptors want to see them."""
+        functions = (self._serialize, self._deserialize) if self._channel.intercepted else (None, None)
+        # Generated code says so of its methods; gRPC finds a registered method's route once, not for every call.
+        return channel.unary_unary(self._method, *functions, _registered_method=self._registered)  # type: ignore[call-arg]
+
+    def _freeze(self, request: RequestT) -> Any:
+        """Make what is sent share nothing with the message, which the caller may change at once."""
+        if self._request_type is not None and not isinstance(request, self._request_type):
+            raise BadStubData(
+                f"{self._method}: the request is a {type(request).__name__}, and must be a "
+                f"{self._request_type.__name__}; no call was begun"
+            )
+        try:
+            payload = request if self._serialize is None else self._serialize(request)
+            size = memoryview(payload).nbytes  # type: ignore[arg-type]  # bytes, whatever the request's type
+        except Exception as error:
+            raise BadStubData(
+                f"{self._method}: the request cannot be serialised; no call was begun: {error}"
+            ) from error
+        if size > self._channel.max_payload:
+            raise PayloadTooLarge(
+                f"{self._method}: the request takes {size} bytes and may take {self._channel.max_payload}; no call was "
+                "begun"
+            )
+        return copy.deepcopy(request) if self._channel.intercepted else payload
+
+
+def begin(
+    method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT],
+    request: RequestT,
+    *,
+    timeout: float | None = None,
+    metadata: MetadataLike | None = None,
+    credentials: grpc.CallCredentials | None = None,
+    wait_for_ready: bool | None = None,
+    compression: grpc.Compression | None = None,
+    user_info: object = None,
+) -> AsyncCall[ReplyT]:
+    """Begin a call and return its completion handle at once. The typed form of `stub.Method(request, ...)`.
+
+    From any thread and any event loop. The request is serialised before this returns.
+
+    Args:
+        method: A unary method of a generated stub on a `Channel` of this library.
+        request: The request.
+        timeout: Seconds until the call's deadline, told to the server (C12). None: no deadline.
+        metadata: gRPC's metadata, as pairs.
+        credentials: gRPC's call credentials.
+        wait_for_ready: As in gRPC: wait for a connection, in place of failing where there is none.
+        compression: gRPC's compression for the request.
+        user_info: Yours: it is the handle's `user_info`.
+
+    Raises:
+        BadStubData: The request is not of the method's type, or cannot be serialised.
+        PayloadTooLarge: The request is over the size limit.
+        InvalidArgument: A parameter with a value that it may not have.
+        InvalidBinding: The channel is closed or was never opened.
+
+    When it raises, no call was begun and nothing will be notified (C8).
+    """
+    if not isinstance(method, UnaryMethod):
+        raise InvalidArgument(
+            f"begin() takes a unary method of a stub made on an rpc_async channel, not {method!r}; no call was begun"
+        )
+    typed: UnaryMethod[RequestT, ReplyT] = method
+    return typed.begin(
+        request,
+        timeout=timeout,
+        metadata=metadata,
+        credentials=credentials,
+        wait_for_ready=wait_for_ready,
+        compression=compression,
+        user_info=user_info,
+    )

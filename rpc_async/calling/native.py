@@ -1,0 +1,268 @@
+"""The native wire, client's side: each call is a gRPC call of its own.
+
+gRPC's cancel is the abortive cancel. What gRPC lacks goes through the service `AsyncCalls`, by call id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, NamedTuple, TypeVar
+
+import grpc
+import grpc.aio
+
+from rpc_async.calling.call import AsyncCall
+from rpc_async.calling.cancel_request import CancelRequest
+from rpc_async.calling.io_loop import IoLoop
+from rpc_async.core.outcome import Fault, Outcome, Reply, fault
+from rpc_async.core.server_call import ServerState
+from rpc_async.status import CancelReason, RpcStatus
+from rpc_async.wire.calls import AsyncCallsClient
+from rpc_async.wire.faults import fault_from_failure
+from rpc_async.wire.metadata import CALL_ID_KEY
+
+__all__ = ["CallOptions", "NativeDriver"]
+
+_LOGGER: Final = logging.getLogger("rpc_async.calling")
+
+FIRST_RETRY: Final = 0.01
+"""Seconds: how soon a question about a call is asked again that the server does not know (yet)."""
+LAST_RETRY: Final = 1.0
+"""Seconds: the longest wait between two such questions."""
+ASK_TIMEOUT: Final = 10.0
+"""Seconds for one question."""
+
+FLUSH_TIMEOUT: Final = 0.5
+"""Seconds that closing a channel takes at the most to make sure that the server knows of its last aborts."""
+
+T = TypeVar("T")
+
+
+class CallOptions(NamedTuple):
+    """What gRPC takes with a call."""
+
+    metadata: tuple[tuple[str, str | bytes], ...]
+    credentials: grpc.CallCredentials | None
+    wait_for_ready: bool | None
+    compression: grpc.Compression | None
+
+
+class NativeDriver:
+    """Carries calls over one gRPC channel. Made and used on the channel's loop, where nothing else is said."""
+
+    def __init__(self, io: IoLoop, channel: grpc.aio.Channel) -> None:
+        self.channel: Final = channel
+        self.mailbox: Final = io.mailbox
+        self._io = io
+        self._calls = AsyncCallsClient(channel)
+        self._outstanding: set[AsyncCall[Any]] = set()
+        self._last_abort = "", -math.inf
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._watched: set[AsyncCall[Any]] = set()
+
+    # -- a call -----------------------------------------------------------------------------------------
+
+    def begin(
+        self,
+        call: AsyncCall[Any],
+        invoke: Callable[..., grpc.aio.UnaryUnaryCall[Any, Any]],
+        request: Any,
+        deserialize: Callable[[bytes], Any] | None,
+        options: CallOptions,
+    ) -> bool:
+        """Begin a call, from any thread. False if the loop is closed: then nothing was sent, nor ever will be."""
+        return self.mailbox.run(self._begin, call, invoke, request, deserialize, options)
+
+    def _begin(
+        self,
+        call: AsyncCall[Any],
+        invoke: Callable[..., grpc.aio.UnaryUnaryCall[Any, Any]],
+        request: Any,
+        deserialize: Callable[[bytes], Any] | None,
+        options: CallOptions,
+    ) -> None:
+        if call.done():  # aborted before it left
+            return
+        try:
+            native = invoke(
+                request,
+                timeout=call.time_remaining(),
+                metadata=(*options.metadata, (CALL_ID_KEY, call.call_id)),
+                credentials=options.credentials,
+                wait_for_ready=options.wait_for_ready,
+                compression=options.compression,
+            )
+        except Exception as error:  # e.g. gRPC's UsageError: the channel is closed
+            text = f"gRPC did not take the call: {error}"
+            call.settle(fault(RpcStatus.INVALID_BINDING, text, executed=False))
+            return
+        call.native = native
+        self._outstanding.add(call)
+        self._spawn(self._carry(call, native, deserialize))
+
+    async def _carry(
+        self,
+        call: AsyncCall[Any],
+        native: grpc.aio.UnaryUnaryCall[Any, Any],
+        deserialize: Callable[[bytes], Any] | None,
+    ) -> None:
+        outcome: Outcome
+        try:
+            outcome = _read(await native, deserialize)
+        except grpc.aio.AioRpcError as error:
+            outcome = _failure(call, error)
+        except asyncio.CancelledError:  # gRPC's call was cancelled here; if by `abort`, it has settled already
+            text = "the channel's event loop ended before the call settled"
+            outcome = fault(RpcStatus.CALL_CANCELLED, text, cancel_reason=CancelReason.CLIENT_ABORTED)
+        except Exception as error:
+            _LOGGER.exception("%r: gRPC, or an interceptor, failed in an unforeseen way", call)
+            outcome = fault(RpcStatus.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+        self._outstanding.discard(call)
+        call.settle(outcome)
+
+    def tell_abort(self, call: AsyncCall[Any]) -> None:
+        self.mailbox.run(self._cancel, call)
+
+    def _cancel(self, call: AsyncCall[Any]) -> None:
+        if call.native is not None:
+            call.native.cancel()
+            self._last_abort = call.call_id, time.monotonic()
+
+    async def _flush_aborts(self) -> None:
+        """See to it that the server has seen the latest aborts before the connection goes.
+
+        It could not tell them from a lost connection otherwise (S13). What one connection carries arrives in
+        order: once the server has answered this, it has seen all that was cancelled before.
+        """
+        call_id, when = self._last_abort
+        if time.monotonic() - when < FLUSH_TIMEOUT:
+            with contextlib.suppress(grpc.aio.AioRpcError):  # a plain gRPC server; or nobody is there any more
+                await self._calls.cancel(call_id, abort=True, timeout=FLUSH_TIMEOUT)
+
+    # -- asking -----------------------------------------------------------------------------------------
+
+    def tell_cancel(self, call: AsyncCall[Any], request: CancelRequest) -> None:
+        if not self.mailbox.run(lambda: self._spawn(self._ask(call, request))):
+            request.answer(RpcStatus.INVALID_BINDING)
+
+    async def _ask(self, call: AsyncCall[Any], request: CancelRequest) -> None:
+        """Ask until the server knows the call: the question may overtake the call, or meet another server."""
+        wait = FIRST_RETRY
+        while not call.done():
+            try:
+                state = await self._calls.cancel(call.call_id, abort=False, timeout=ASK_TIMEOUT)
+            except grpc.aio.AioRpcError as error:
+                failure = _failure(None, error)
+                if not _may_pass(failure):
+                    _LOGGER.warning("%r: the server cannot be asked to stop it: %s", call, failure.message)
+                    request.answer(_not_asked(failure))
+                    return
+            else:
+                if state is ServerState.SETTLED:
+                    break
+                if state is not None:
+                    request.answer(RpcStatus.OK)
+                    return
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, LAST_RETRY)
+        request.answer(RpcStatus.NO_CALL_ACTIVE)
+
+    # -- watching ---------------------------------------------------------------------------------------
+
+    def watch(self, call: AsyncCall[Any]) -> None:
+        self.mailbox.run(self._watch_once, call)
+
+    def _watch_once(self, call: AsyncCall[Any]) -> None:
+        if call not in self._watched and not call.done():
+            self._watched.add(call)
+            task = self._spawn(self._watch(call))
+            call.add_done_callback(lambda _: task.cancel())
+            task.add_done_callback(lambda _: self._watched.discard(call))
+
+    async def _watch(self, call: AsyncCall[Any]) -> None:
+        wait = FIRST_RETRY
+        while True:
+            try:
+                async for progress in self._calls.watch(call.call_id):
+                    call.report(progress)
+                return
+            except grpc.aio.AioRpcError as error:
+                failure = _failure(None, error)
+                if not _may_pass(failure) and failure.grpc_code != grpc.StatusCode.NOT_FOUND.value[0]:
+                    _LOGGER.info("%r: there are no progress reports: %s", call, failure.message)
+                    return
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, LAST_RETRY)
+
+    # -- metadata ---------------------------------------------------------------------------------------
+
+    async def initial_metadata(self, call: AsyncCall[Any]) -> grpc.aio.Metadata:
+        return grpc.aio.Metadata() if call.native is None else await call.native.initial_metadata()
+
+    async def trailing_metadata(self, call: AsyncCall[Any]) -> grpc.aio.Metadata:
+        return grpc.aio.Metadata() if call.native is None else await call.native.trailing_metadata()
+
+    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return await self._io.run(coroutine)
+
+    # -- the end ----------------------------------------------------------------------------------------
+
+    async def close(self, grace: float | None) -> None:
+        """Close the channel: wait up to `grace` seconds for outstanding calls, then abort them."""
+        if grace and self._outstanding:
+            carriers = [task for task in self._tasks if not task.done()]
+            await asyncio.wait(carriers, timeout=grace)
+        for call in tuple(self._outstanding):
+            call.abort("the channel was closed before the call settled; the server may go on with it")
+        await self._flush_aborts()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await self.channel.close()
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks))
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self.mailbox.loop.create_task(coroutine)
+        self._tasks.add(task)  # the loop itself holds tasks only weakly
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _read(message: Any, deserialize: Callable[[bytes], Any] | None) -> Outcome:
+    if deserialize is None:
+        return Reply(message)
+    try:
+        return Reply(deserialize(message))
+    except Exception as error:
+        text = f"the reply ({len(message)} bytes) does not parse: {error}"
+        return fault(RpcStatus.BAD_STUB_DATA, text, executed=True)
+
+
+def _failure(call: AsyncCall[Any] | None, error: grpc.aio.AioRpcError) -> Fault:
+    trailing = error.trailing_metadata()
+    if call is not None:
+        call.failure_metadata = error.initial_metadata(), trailing
+    return fault_from_failure(error.code().value[0], error.details() or "", trailing or ())
+
+
+def _may_pass(failure: Fault) -> bool:
+    """Tell whether a question that failed so is worth asking again while its call is outstanding."""
+    return failure.grpc_code in (
+        grpc.StatusCode.UNAVAILABLE.value[0],
+        grpc.StatusCode.DEADLINE_EXCEEDED.value[0],
+        grpc.StatusCode.RESOURCE_EXHAUSTED.value[0],
+    )
+
+
+def _not_asked(failure: Fault) -> RpcStatus:
+    if failure.grpc_code == grpc.StatusCode.UNIMPLEMENTED.value[0]:
+        return RpcStatus.CANNOT_SUPPORT
+    try:
+        return RpcStatus(failure.status)
+    except ValueError:
+        return RpcStatus.CALL_FAILED

@@ -1,0 +1,72 @@
+"""A way into an event loop from any thread, with coalesced wake-ups.
+
+`loop.call_soon_threadsafe` writes to the loop's wake-up socket for every call. A mailbox writes once for all
+that is posted before the loop comes round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+__all__ = ["Mailbox"]
+
+_LOGGER: Final = logging.getLogger("rpc_async")
+
+
+class Mailbox:
+    """Runs what any thread posts, in order, on one event loop.
+
+    Make it on the loop's own thread.
+    """
+
+    __slots__ = ("_posted", "_thread_id", "_wakened", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop: Final = loop
+        self._thread_id = threading.get_ident()
+        self._posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._wakened = False
+
+    def here(self) -> bool:
+        """Tell whether this is the loop's own thread."""
+        return threading.get_ident() == self._thread_id
+
+    def post(self, function: Callable[..., object], *args: Any) -> bool:
+        """Have `function(*args)` called on the loop soon; from any thread, even from a destructor.
+
+        Returns:
+            False if the loop is closed: then it will never be called.
+        """
+        # Append first, look at the flag second; `_drain` does it the other way round. So whatever is appended
+        # while the flag is up is seen by the drain that takes it down. No lock is needed, and none may be: a
+        # destructor can run in the middle of any other line of this class.
+        self._posted.append((function, args))
+        if not self._wakened:
+            self._wakened = True
+            try:
+                self.loop.call_soon_threadsafe(self._drain)
+            except RuntimeError:  # the loop is closed
+                self._posted.clear()
+                return False
+        return True
+
+    def run(self, function: Callable[..., object], *args: Any) -> bool:
+        """Call `function(*args)` at once if this is the loop's thread, else post it."""
+        if threading.get_ident() == self._thread_id:
+            function(*args)
+            return True
+        return self.post(function, *args)
+
+    def _drain(self) -> None:
+        self._wakened = False
+        for _ in range(len(self._posted)):  # what comes while this runs has its own wake-up
+            function, args = self._posted.popleft()
+            try:
+                function(*args)
+            except Exception:
+                _LOGGER.exception("a function posted to the event loop raised")

@@ -1,0 +1,1 @@
+"""The server's side: drives core over grpc.aio."""

@@ -1,0 +1,87 @@
+"""From bytes to requests and from replies to bytes, for one method."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from rpc_async.errors import BadStubData, PayloadTooLarge
+from rpc_async.wire.descriptors import reply_type
+
+__all__ = ["Codec", "MessageCodec"]
+
+
+class Codec:
+    """Reads and writes a method's messages with the functions that the generated code registered."""
+
+    __slots__ = ("_deserialize", "_max_payload", "_reply_type", "_serialize", "method")
+
+    def __init__(
+        self,
+        method: str,
+        deserialize: Callable[[bytes], Any] | None,
+        serialize: Callable[[Any], bytes] | None,
+        max_payload: int,
+    ) -> None:
+        self.method = method
+        self._deserialize = deserialize
+        self._serialize = serialize
+        self._reply_type = reply_type(method)
+        self._max_payload = max_payload
+
+    def decode(self, payload: bytes) -> Any:
+        """Read a request.
+
+        Raises:
+            BadStubData: It does not parse.
+        """
+        if self._deserialize is None:
+            return payload
+        try:
+            return self._deserialize(payload)
+        except Exception as error:
+            raise BadStubData(f"{self.method}: the request ({len(payload)} bytes) does not parse: {error}") from error
+
+    def encode(self, reply: Any) -> Any:
+        """Freeze a reply (S3): what is returned shares nothing with the message.
+
+        Raises:
+            BadStubData: The reply is of the wrong type, or cannot be serialised.
+            PayloadTooLarge: The reply is over the size limit.
+        """
+        if type(reply) is not self._reply_type and not self._accepts(reply):
+            assert self._reply_type is not None
+            raise BadStubData(
+                f"{self.method}: the reply is a {type(reply).__name__}, and must be a {self._reply_type.__name__}: "
+                "it was not sent, and the client gets an error (S5)"
+            )
+        try:
+            payload = memoryview(reply).tobytes() if self._serialize is None else self._serialize(reply)
+        except Exception as error:
+            raise BadStubData(
+                f"{self.method}: the reply cannot be serialised: it was not sent, and the client gets an error (S5): "
+                f"{error}"
+            ) from error
+        if len(payload) > self._max_payload:
+            raise PayloadTooLarge(
+                f"{self.method}: the reply takes {len(payload)} bytes and may take {self._max_payload}: "
+                "it was not sent, and the client gets an error (S5)"
+            )
+        return payload
+
+    def _accepts(self, reply: Any) -> bool:
+        return self._reply_type is None or isinstance(reply, self._reply_type)
+
+
+class MessageCodec(Codec):
+    """For a server with interceptors, which must see messages: gRPC reads and writes the bytes itself."""
+
+    __slots__ = ()
+
+    def decode(self, payload: Any) -> Any:
+        return payload
+
+    def encode(self, reply: Any) -> Any:
+        super().encode(reply)
+        return copy.deepcopy(reply)

@@ -1,0 +1,162 @@
+"""Takes calls in, starts their manager routines, and keeps count of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from rpc_async.core.outcome import Fault, fault
+from rpc_async.mailbox import Mailbox
+from rpc_async.serving.call import ServerCall, running_record
+from rpc_async.serving.manager import RoutineKind
+from rpc_async.serving.record import CallRecord
+from rpc_async.serving.table import CallTable
+from rpc_async.status import CancelReason, RpcStatus
+
+__all__ = ["Dispatcher"]
+
+_LOGGER: Final = logging.getLogger("rpc_async.serving")
+
+Routine = Callable[[Any, ServerCall[Any]], Any]
+
+
+class Dispatcher:
+    """What all wires of one server share. Used on the server's loop, but for `finished`."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        max_calls: int | None,
+        linger: float,
+        disclose_errors: bool,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self.loop: Final = loop
+        self.mailbox: Final = Mailbox(loop)
+        self.table: Final = CallTable(linger)
+        self.disclose_errors: Final = disclose_errors
+        self.draining = False
+        self.stopped = False
+        self.running = 0
+        """Calls that count against `max_calls`: of manager routines and of ordinary handlers."""
+        self._max_calls = max_calls
+        self._pool = pool
+        self._tasks: dict[CallRecord, asyncio.Task[None]] = {}
+        self._idle: asyncio.Event = asyncio.Event()
+
+    # -- taking calls in --------------------------------------------------------------------------------
+
+    def refusal(self) -> Fault | None:
+        """Return why a call that arrives now is not taken, or None if it is (S15, S16)."""
+        if self.draining:
+            return fault(
+                RpcStatus.SERVER_UNAVAILABLE,
+                "the server is shutting down and takes no new calls: not executed",
+            )
+        if self._max_calls is not None and self.running >= self._max_calls:
+            text = f"the server runs {self.running} calls, as many as it may: not executed; try again later"
+            return fault(RpcStatus.SERVER_TOO_BUSY, text)
+        return None
+
+    def enter(self) -> None:
+        """Count a call in."""
+        self.running += 1
+
+    def leave(self) -> None:
+        """Count a call out."""
+        self.running -= 1
+        if self.running == 0:
+            self._idle.set()
+
+    def open(self, record: CallRecord) -> bool:
+        """Enter a call into the table and the count; False if its id is taken."""
+        if not self.table.add(record, self.loop):
+            return False
+        self.running += 1
+        return True
+
+    def finished(self, record: CallRecord) -> None:
+        """A call has settled. From any thread."""
+        if self.mailbox.here():
+            self._remove(record)
+        else:
+            self.mailbox.post(self._remove, record)
+
+    def _remove(self, record: CallRecord) -> None:
+        self.table.remove(record, self.loop)
+        self.leave()
+
+    # -- running manager routines -----------------------------------------------------------------------
+
+    def start(self, record: CallRecord, kind: RoutineKind, routine: Routine, request: Any) -> None:
+        """Start a call's manager routine where its kind runs."""
+        handle: ServerCall[Any] = ServerCall(record)
+        record.hold(handle)
+        if kind is RoutineKind.INLINE:
+            token = running_record.set(record)
+            try:
+                _run(record, routine, request, handle)
+            finally:
+                running_record.reset(token)
+        elif kind is RoutineKind.TASK:
+            # The loop itself holds tasks only weakly.
+            self._tasks[record] = self.loop.create_task(self._run_task(record, routine, request, handle))
+        else:
+            context = contextvars.copy_context()
+            context.run(running_record.set, record)
+            self._pool.submit(context.run, _run, record, routine, request, handle)
+
+    async def _run_task(self, record: CallRecord, routine: Routine, request: Any, handle: ServerCall[Any]) -> None:
+        running_record.set(record)
+        try:
+            await routine(request, handle)
+        except (
+            Exception,
+            asyncio.CancelledError,
+        ) as error:  # a cancelled task is no reason for a client to hang
+            record.raised(error)
+        except BaseException as error:
+            record.raised(error)
+            raise
+        finally:
+            del request, handle
+            record.returned()
+            del self._tasks[record]
+
+    # -- shutting down ----------------------------------------------------------------------------------
+
+    async def drain(self, grace: float | None) -> None:
+        """Refuse new calls, wait up to `grace` seconds for the running ones, then cancel what still runs (S15)."""
+        self.draining = True
+        if grace and self.running:
+            self._idle.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), grace)
+        if self.running:
+            _LOGGER.warning("the server's grace period is over: %d calls are cancelled", self.running)
+        self.stopped = True
+        for record in self.table.running():
+            record.orphan(CancelReason.SHUTDOWN)
+
+    def hurry(self) -> None:
+        """End the grace period now."""
+        self._idle.set()
+
+
+def _run(record: CallRecord, routine: Routine, request: Any, handle: ServerCall[Any]) -> None:
+    try:
+        routine(request, handle)
+    except Exception as error:
+        record.raised(error)
+    except BaseException as error:
+        record.raised(error)
+        raise
+    finally:
+        del request, handle  # this frame must not be what keeps the handle alive
+        record.returned()

@@ -1,0 +1,268 @@
+"""The native wire, server's side: each call is a gRPC call of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, NoReturn
+
+import grpc
+import grpc.aio
+
+from rpc_async.core.outcome import Fault, Outcome, Reply, fault
+from rpc_async.errors import BadStubData, InvalidAsyncHandle
+from rpc_async.serving.codec import Codec, MessageCodec
+from rpc_async.serving.connections import Connections
+from rpc_async.serving.dispatcher import Dispatcher, Routine
+from rpc_async.serving.manager import RoutineKind
+from rpc_async.serving.record import CallRecord
+from rpc_async.status import CancelReason, RpcStatus
+from rpc_async.wire.faults import grpc_status_code, status_trailer
+from rpc_async.wire.metadata import CALL_ID_KEY, client_call_id
+
+__all__ = ["DecodeFirst", "NativeManagers", "abort_call"]
+
+_CALL_ID: Final = re.compile(r"[A-Za-z0-9_\-]{22,128}\Z")
+"""At least 22 characters: 128 random bits in base64."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+async def abort_call(context: Context, failure: Fault, trailing: Iterable[tuple[str, str | bytes]] = ()) -> NoReturn:
+    """End a gRPC call with a fault."""
+    await context.abort(grpc_status_code(failure.grpc_code), failure.message, (*trailing, status_trailer(failure)))
+    raise AssertionError("unreachable: context.abort raises")
+
+
+class NativeManagers:
+    """Makes gRPC handlers of manager routines."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._connections = Connections(dispatcher.loop)
+        self._serving = 0
+        self._flushed = asyncio.Event()
+
+    def handler(self, codec: Codec, kind: RoutineKind, routine: Routine) -> Callable[..., Awaitable[Any]]:
+        """Return the behaviour of a gRPC handler that serves one method's calls."""
+
+        async def serve(payload: Any, context: Context) -> Any:
+            self._serving += 1
+            try:
+                call = self._open(context, codec)
+                if type(call) is not NativeCall:
+                    assert isinstance(call, Fault)
+                    await abort_call(context, call)
+                try:
+                    try:
+                        request = codec.decode(payload)
+                    except BadStubData as error:
+                        call.refuse(fault(RpcStatus.BAD_STUB_DATA, str(error), executed=False))
+                    else:
+                        self._dispatcher.start(call, kind, routine, request)
+                        del request
+                    del payload  # a parked call holds no copy of what its manager has read
+                    if call.chose_id and not call.settled:
+                        await self._tell_id(call, context)
+                    if call.outcome is None:
+                        await call.wait()
+                except asyncio.CancelledError:
+                    # gRPC injects this when the client cancels, is gone, or the deadline passes. It ends here:
+                    # the manager routine is told by a flag, in a task or thread of its own.
+                    call.keep_peer()
+                    call.orphan(self._cause(context, call))
+                    raise
+                finally:
+                    call.close()
+                outcome = call.outcome
+                if type(outcome) is Reply:
+                    if call.trailing:
+                        context.set_trailing_metadata(call.trailing)
+                    return outcome.message
+                assert isinstance(outcome, Fault)
+                await abort_call(context, outcome, call.trailing)
+            finally:
+                self._serving -= 1
+                if not self._serving:
+                    self._flushed.set()
+
+        return serve
+
+    async def flush(self, timeout: float) -> None:
+        """Wait until the outcomes of all settled calls are written, at most `timeout` seconds."""
+        if self._serving:
+            self._flushed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._flushed.wait(), timeout)
+
+    def _open(self, context: Context, codec: Codec) -> NativeCall | Fault:
+        """Take a call in, or say why not."""
+        dispatcher = self._dispatcher
+        refusal = dispatcher.refusal()
+        if refusal is not None:
+            return refusal
+        metadata: tuple[tuple[str, str | bytes], ...] = tuple(context.invocation_metadata() or ())
+        call_id = client_call_id(metadata)
+        if call_id is not None and not _CALL_ID.match(call_id):
+            return _bad_id("must be 22 to 128 letters, digits, _ or -, at random")
+        call = NativeCall(call_id, codec, dispatcher, metadata, context)
+        if not dispatcher.open(call):
+            return _bad_id("is that of a call that runs: ids are for one call only")
+        return call
+
+    async def _tell_id(self, call: NativeCall, context: Context) -> None:
+        """Tell the client the id that the server chose, if the call takes long enough for it to be of use."""
+        await asyncio.sleep(0)  # let a task take its first step
+        if not call.settled:
+            await context.send_initial_metadata(((CALL_ID_KEY, call.call_id),))
+
+    def _cause(self, context: Context, call: NativeCall) -> CancelReason:
+        """Find out why gRPC cancelled the call (S13)."""
+        if self._dispatcher.stopped:
+            return CancelReason.SHUTDOWN
+        if call.deadline_is_past():
+            return CancelReason.DEADLINE
+        if self._connections.is_open(context.peer()) is False:
+            return CancelReason.CLIENT_DISCONNECTED
+        return CancelReason.CLIENT_ABORTED
+
+
+def _bad_id(what: str) -> Fault:
+    return fault(RpcStatus.INVALID_ARG, f"the metadata {CALL_ID_KEY} {what}", executed=False)
+
+
+class NativeCall(CallRecord):
+    """A call that came as a gRPC call of its own."""
+
+    __slots__ = ("_context", "_mailbox", "_peer", "_timeout", "_waiter", "chose_id", "outcome", "trailing")
+
+    def __init__(
+        self,
+        call_id: str | None,
+        codec: Codec,
+        dispatcher: Dispatcher,
+        metadata: tuple[tuple[str, str | bytes], ...],
+        context: Context,
+    ) -> None:
+        CallRecord.__init__(self, call_id or secrets.token_urlsafe(24), codec, dispatcher, metadata)
+        self.chose_id: Final = call_id is None
+        """The server chose the call's id, and must tell the client."""
+        self.outcome: Outcome | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self.trailing: tuple[tuple[str, str | bytes], ...] = ()
+        self._mailbox = dispatcher.mailbox
+        self._context: Context | None = context
+        self._peer: str | None = None
+        self._timeout = _deadline(context)
+
+    def deliver(self, outcome: Outcome) -> None:
+        self._mailbox.run(self._set, outcome)  # a closed loop has no client to hear of it
+
+    def _set(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        if self._waiter is not None and not self._waiter.done():  # done: gRPC has cancelled the call
+            self._waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Wait for the outcome, on the server's loop. A call that completes inside its routine need not."""
+        self._waiter = self._mailbox.loop.create_future()
+        await self._waiter
+
+    def close(self) -> None:
+        """Let go of the gRPC call, which must not be touched once its handler has returned."""
+        with self._lock:
+            self._context = None
+
+    def keep_peer(self) -> None:
+        """Keep what an orphaned call's manager may still want to know."""
+        self._peer = self.peer()
+
+    def peer(self) -> str:
+        if self._peer is not None:
+            return self._peer
+        with self._lock:
+            return self._open().peer()
+
+    def peer_identities(self) -> Iterable[bytes] | None:
+        with self._lock:
+            return self._open().peer_identities()
+
+    def peer_identity_key(self) -> str | None:
+        with self._lock:
+            return self._open().peer_identity_key()
+
+    def auth_context(self) -> dict[str, Iterable[bytes]]:
+        with self._lock:
+            return dict(self._open().auth_context())
+
+    def time_remaining(self) -> float | None:
+        with self._lock:
+            if self._context is None:
+                return None if self._timeout is None else 0.0
+            remaining = _deadline(self._context)
+            return None if remaining is None else max(remaining, 0.0)
+
+    def deadline_is_past(self) -> bool:
+        """Tell whether a cancel that came now is the deadline's.
+
+        The client's clock started first, and gRPC sends a time-out rounded up to two or three digits: so the
+        client's deadline can pass a little before the server's own.
+        """
+        remaining = self.time_remaining()
+        return remaining is not None and remaining <= 0.05 + 0.02 * (self._timeout or 0.0)
+
+    def set_trailing_metadata(self, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
+        self.trailing = metadata
+
+    def _open(self) -> Context:
+        if self._context is None:
+            raise InvalidAsyncHandle("the call has ended, and its connection is not known any more (S4)")
+        return self._context
+
+
+def _deadline(context: Context) -> float | None:
+    remaining: float | None = context.time_remaining()  # the type stubs leave the None out
+    return remaining
+
+
+class DecodeFirst(grpc.aio.ServerInterceptor):
+    """Goes before the user's interceptors: a request that does not parse is refused as BAD_STUB_DATA.
+
+    gRPC itself would answer UNKNOWN, which says less.
+    """
+
+    def __init__(self, codecs: dict[str, MessageCodec], max_payload: int) -> None:
+        self._codecs = codecs
+        self._max_payload = max_payload
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        handler = await continuation(handler_call_details)
+        if handler is None or handler_call_details.method not in self._codecs:
+            return handler
+        behaviour: Any = handler.unary_unary
+        if not inspect.iscoroutinefunction(behaviour):
+            return handler
+        codec = Codec(
+            handler_call_details.method,
+            handler.request_deserializer,
+            handler.response_serializer,
+            self._max_payload,
+        )
+
+        async def serve(payload: bytes, context: Context) -> bytes:
+            try:
+                request = codec.decode(payload)
+            except BadStubData as error:
+                await abort_call(context, fault(RpcStatus.BAD_STUB_DATA, str(error), executed=False))
+            reply: bytes = codec.encode(await behaviour(request, context))
+            return reply
+
+        return grpc.unary_unary_rpc_method_handler(serve)

@@ -1,0 +1,330 @@
+"""The server's record of one call: holds the call's machine and carries out what it decides.
+
+The record is the library's; `ServerCall` is the user's handle on it. They are two objects so that the
+library can tell when nobody holds the handle any more (S14).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import grpc
+from google.protobuf.message import Message
+
+from rpc_async.core.outcome import Fault, Outcome, Progress, Reply, fault
+from rpc_async.core.server_call import ServerCallMachine, ServerEvent, ServerState, ServerStep
+from rpc_async.errors import CallCancelled, InvalidAsyncHandle, PayloadTooLarge, UsageError
+from rpc_async.mailbox import Mailbox
+from rpc_async.status import CancelReason, RpcStatus
+from rpc_async.wire.faults import abort_fault, status_trailer
+
+if TYPE_CHECKING:
+    from rpc_async.serving.call import ServerCall
+    from rpc_async.serving.codec import Codec
+
+__all__ = ["CallOwner", "CallRecord"]
+
+_LOGGER: Final = logging.getLogger("rpc_async.serving")
+
+
+class CallOwner(Protocol):
+    """Whoever keeps count of the running calls."""
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """The way into the server's loop."""
+        ...
+
+    @property
+    def disclose_errors(self) -> bool:
+        """Whether clients are told what a manager routine raised (S7)."""
+        ...
+
+    def finished(self, record: CallRecord) -> None:
+        """A call has settled: its manager's part is done. From any thread."""
+
+
+class CallRecord(ABC):
+    """One call on the server. Everything here may be called from any thread.
+
+    The abstract methods are what a call needs of the wire that it came by; there is a subclass for each wire.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_codec",
+        "_handle",
+        "_hooks",
+        "_lock",
+        "_machine",
+        "_owner",
+        "asked_for",
+        "call_id",
+        "ended_at",
+        "invocation_metadata",
+        "method",
+        "status",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        call_id: str,
+        codec: Codec,
+        owner: CallOwner,
+        invocation_metadata: tuple[tuple[str, str | bytes], ...],
+    ) -> None:
+        self.call_id: Final = call_id
+        self.method: Final = codec.method
+        self.invocation_metadata: Final = invocation_metadata
+        self.status: int = RpcStatus.ASYNC_CALL_PENDING
+        self.ended_at = 0.0
+        self.asked_for = False
+        """Somebody has looked the call up by its id."""
+        self._codec = codec
+        self._owner = owner
+        self._machine = ServerCallMachine()
+        self._lock = threading.Lock()
+        self._handle: ServerCall[Any] | weakref.ref[ServerCall[Any]] | None = None
+        self._hooks: list[Callable[[], None]] | None = None
+
+    # -- the wire ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def deliver(self, outcome: Outcome) -> None:
+        """End the call for its client. Called at most once."""
+
+    @abstractmethod
+    def peer(self) -> str:
+        """Return the client's address, as gRPC writes it."""
+
+    @abstractmethod
+    def peer_identities(self) -> Iterable[bytes] | None:
+        """Return who the client is, if it was authenticated."""
+
+    @abstractmethod
+    def peer_identity_key(self) -> str | None:
+        """Return the name of the property that identifies the client."""
+
+    @abstractmethod
+    def auth_context(self) -> dict[str, Iterable[bytes]]:
+        """Return the properties of the client's authentication."""
+
+    @abstractmethod
+    def time_remaining(self) -> float | None:
+        """Return the seconds until the deadline, or None where there is none."""
+
+    @abstractmethod
+    def set_trailing_metadata(self, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
+        """Send this with the outcome."""
+
+    # -- looking ----------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> ServerState:
+        """Where the call stands."""
+        return self._machine.state
+
+    @property
+    def settled(self) -> bool:
+        """Whether the handle is destroyed (S4)."""
+        return self._machine.state is ServerState.SETTLED
+
+    @property
+    def cancel_reason(self) -> CancelReason | None:
+        """Why the call was cancelled, if it was (S13)."""
+        return self._machine.cancel_reason
+
+    @property
+    def last_progress(self) -> Progress | None:
+        """The latest progress report."""
+        return self._machine.last_progress
+
+    @property
+    def noted(self) -> bool:
+        """Whether anyone may ask for the call by its id after its end: it was looked up, cancelled, or reported on.
+
+        Most calls are none of that, and need not be kept.
+        """
+        machine = self._machine
+        return self.asked_for or machine.cancel_reason is not None or machine.last_progress is not None
+
+    def test_cancel(self) -> bool:
+        """Look, and change nothing (S8, S10)."""
+        return self._machine.test_cancel()
+
+    def __repr__(self) -> str:
+        return f"{self.method} [{self.call_id[:8]}…]"
+
+    # -- the handle -------------------------------------------------------------------------------------
+
+    def hold(self, handle: ServerCall[Any]) -> None:
+        """Keep the handle alive while the manager routine runs."""
+        self._handle = handle
+
+    def handle(self) -> ServerCall[Any] | None:
+        """Return the user's handle, or None once nobody else holds it."""
+        handle = self._handle
+        return handle() if isinstance(handle, weakref.ref) else handle
+
+    def returned(self) -> None:
+        """The manager routine has returned: from here on, only the user keeps the handle alive (S14)."""
+        handle = self._handle
+        if handle is not None and not isinstance(handle, weakref.ref):
+            self._handle = None if self.settled else weakref.ref(handle)
+
+    def handle_dropped(self) -> None:
+        """The last reference to the handle is gone. Called by a destructor: may run inside any other line."""
+        if self._machine.state is not ServerState.SETTLED:
+            self._owner.mailbox.post(self._forgotten)
+
+    def _forgotten(self) -> None:
+        step = self._end(ServerEvent.FORGET)
+        if step.verdict is RpcStatus.INVALID_ASYNC_HANDLE:
+            return
+        message = (
+            "the manager routine returned without completing the call, and nothing holds the call's handle any "
+            "more: it could never have been completed"
+        )
+        _LOGGER.error("%r: %s", self, message)
+        self._settle(step, fault(RpcStatus.CALL_FAILED, message, executed=True))
+
+    # -- the manager's side -----------------------------------------------------------------------------
+
+    def complete(self, reply: Any) -> RpcStatus:
+        """See `ServerCall.complete`."""
+        step = self._claim(ServerEvent.COMPLETE)
+        try:
+            outcome: Outcome = Reply(self._codec.encode(reply))
+        except UsageError as error:  # final all the same (S5)
+            self._settle(step, fault(error.status, str(error), executed=True))
+            raise
+        self._settle(step, outcome)
+        return step.verdict
+
+    def abort(self, code: int | grpc.StatusCode, message: str, details: Iterable[Message]) -> RpcStatus:
+        """See `ServerCall.abort`."""
+        failure = abort_fault(code, message, details)  # raises before anything is changed (S6)
+        step = self._claim(ServerEvent.ABORT)
+        try:
+            status_trailer(failure)
+        except PayloadTooLarge as error:
+            self._settle(step, Fault(failure.status, str(error), failure.grpc_code, executed=True))
+            raise
+        self._settle(step, failure)
+        return step.verdict
+
+    def raised(self, error: BaseException) -> None:
+        """An exception came out of the manager routine (S7)."""
+        cancelled = isinstance(error, CallCancelled) and self.cancel_reason is not None
+        step = self._end(ServerEvent.RAISE)
+        if step.verdict is RpcStatus.INVALID_ASYNC_HANDLE:
+            if not isinstance(error, (grpc.aio.AbortError, asyncio.CancelledError)):
+                _LOGGER.error("%r: the manager routine raised after the call had settled", self, exc_info=error)
+            return
+        if cancelled:  # `raise_if_cancelled()` or `interruptible()`: the manager's verdict is to stop (C5)
+            self._settle(step, _cancelled_fault(self.cancel_reason))
+            return
+        _LOGGER.error("%r: the manager routine raised, and the call fails", self, exc_info=error)
+        text = "the manager routine raised an exception"
+        if self._owner.disclose_errors:
+            text = f"the manager routine raised {type(error).__qualname__}: {error}"[:4096]
+        self._settle(step, fault(RpcStatus.CALL_FAILED, text, executed=True))
+
+    def progress(self, progress: Progress) -> None:
+        """Keep a progress report and tell who watches."""
+        with self._lock:
+            wanted = self._machine.progress(progress)
+        if wanted:
+            self._changed()
+
+    # -- the client's side ------------------------------------------------------------------------------
+
+    def ask_cancel(self) -> None:
+        """The client asked the call to stop, and waits (C5)."""
+        with self._lock:
+            step = self._machine.ask()
+        if step.changed:
+            self._changed()
+
+    def orphan(self, reason: CancelReason) -> None:
+        """Nobody waits for the call any more (C6, C12, S15)."""
+        with self._lock:
+            step = self._machine.orphan(reason)
+        if step.release:
+            self.deliver(_cancelled_fault(reason))
+        if step.changed:
+            self._changed()
+
+    def refuse(self, failure: Fault) -> None:
+        """End a call that no manager routine was started for."""
+        self._settle(self._end(ServerEvent.ABORT), failure)
+
+    # -- being told -------------------------------------------------------------------------------------
+
+    def subscribe(self, hook: Callable[[], None]) -> Callable[[], None]:
+        """Have `hook` called after each change, in whatever thread made it; it must not block or raise.
+
+        Returns:
+            A function that ends the subscription.
+        """
+        with self._lock:
+            if self._hooks is None:
+                self._hooks = []
+            self._hooks.append(hook)
+        return lambda: self._unsubscribe(hook)
+
+    @property
+    def watchers(self) -> int:
+        """How many subscriptions there are."""
+        return len(self._hooks or ())
+
+    def _unsubscribe(self, hook: Callable[[], None]) -> None:
+        with self._lock:
+            if self._hooks is not None and hook in self._hooks:
+                self._hooks.remove(hook)
+
+    def _changed(self) -> None:
+        if self._hooks is not None:
+            for hook in tuple(self._hooks):
+                hook()
+
+    # -- ending -----------------------------------------------------------------------------------------
+
+    def _end(self, event: ServerEvent) -> ServerStep:
+        with self._lock:
+            return self._machine.end(event)
+
+    def _claim(self, event: ServerEvent) -> ServerStep:
+        with self._lock:
+            step = self._machine.end(event)
+        if step.verdict is RpcStatus.INVALID_ASYNC_HANDLE:
+            raise InvalidAsyncHandle(
+                f"{self!r} was completed or aborted before, which destroyed its handle: nothing was sent (S4)"
+            )
+        return step
+
+    def _settle(self, step: ServerStep, outcome: Outcome) -> None:
+        if step.deliver:
+            self.status = RpcStatus.OK if isinstance(outcome, Reply) else outcome.status
+            self.deliver(outcome)
+        else:
+            self.status = _cancelled_fault(self.cancel_reason).status
+        self._owner.finished(self)
+        if self._hooks is not None:
+            self._changed()
+
+
+def _cancelled_fault(reason: CancelReason | None) -> Fault:
+    if reason is CancelReason.SHUTDOWN:  # S15
+        text = "the server shut down before the call was completed, and its grace period is over"
+        return fault(RpcStatus.CALL_FAILED, text, cancel_reason=reason, executed=True)
+    text = "the server stopped the call, as it was asked to"
+    if reason is not CancelReason.CLIENT_REQUESTED:
+        text = "the call was cancelled"
+    return fault(RpcStatus.CALL_CANCELLED, text, cancel_reason=reason, executed=True)

@@ -1,0 +1,269 @@
+"""`server()`: a `grpc.aio.Server` whose handlers may be manager routines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, cast
+
+import grpc
+import grpc.aio
+
+from rpc_async.errors import CannotSupport, InvalidArgument, InvalidBinding
+from rpc_async.serving.async_calls import AsyncCallsServicer
+from rpc_async.serving.codec import Codec, MessageCodec
+from rpc_async.serving.dispatcher import Dispatcher
+from rpc_async.serving.manager import routine_kind
+from rpc_async.serving.native import DecodeFirst, NativeManagers
+from rpc_async.serving.ordinary import OrdinaryHandlers
+from rpc_async.v1 import calls_pb2_grpc
+from rpc_async.wire.metadata import DEFAULT_MAX_PAYLOAD, MAX_METADATA
+
+__all__ = ["DEFAULT_GRACE", "DEFAULT_MAX_CALLS", "Server", "server"]
+
+DEFAULT_MAX_CALLS: Final = 131_072
+"""Room for the 100,000 parked calls that one server is built for; a bound, as every table must have."""
+DEFAULT_GRACE: Final = 5.0
+"""Seconds."""
+
+_FLUSH: Final = 1.0
+"""Seconds that outcomes get to be written when the grace period is over."""
+
+_PAYLOAD_OPTIONS: Final = ("grpc.max_receive_message_length", "grpc.max_send_message_length")
+_DEFAULT_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
+    # gRPC drops calls that wait to be taken in, in silence and at random once there are 1,000, and always
+    # above 3,000. How many calls there may be is for `max_calls` to say, with a status that says so (S16).
+    ("grpc.server.max_pending_requests", 1_000_000),
+    ("grpc.server.max_pending_requests_hard_limit", 2_000_000),
+    *((name, DEFAULT_MAX_PAYLOAD) for name in _PAYLOAD_OPTIONS),
+    ("grpc.max_metadata_size", MAX_METADATA),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA),
+)
+
+
+_MAX_METHODS: Final = 10_000
+
+
+class _Default:
+    """The type of the default of `Server.stop`: the grace period that the server was made with."""
+
+    def __repr__(self) -> str:
+        return "the server's grace period"
+
+
+_SERVER_GRACE: Final = _Default()
+
+
+class Server(grpc.aio.Server):
+    """A `grpc.aio.Server`: generated code registers on it as on any other. Made by `server()`."""
+
+    def __init__(
+        self,
+        *,
+        max_calls: int | None,
+        grace: float | None,
+        linger: float,
+        disclose_errors: bool,
+        max_workers: int | None,
+        interceptors: Sequence[grpc.aio.ServerInterceptor],
+        options: Sequence[tuple[str, Any]],
+        compression: grpc.Compression | None,
+    ) -> None:
+        given = dict(options)
+        merged = {**dict(_DEFAULT_OPTIONS), **given}
+        limit = merged["grpc.max_send_message_length"]
+        self._max_payload = DEFAULT_MAX_PAYLOAD if limit < 0 else limit  # gRPC's -1 is "no limit"; ours has one
+        self._grace = grace
+        self._pool = ThreadPoolExecutor(max_workers, thread_name_prefix="rpc_async-manager")
+        self._dispatcher = Dispatcher(
+            _running_loop(),
+            max_calls=max_calls,
+            linger=linger,
+            disclose_errors=disclose_errors,
+            pool=self._pool,
+        )
+        self._message_codecs: dict[str, MessageCodec] | None = {} if interceptors else None
+        if self._message_codecs is not None:
+            interceptors = (DecodeFirst(self._message_codecs, self._max_payload), *interceptors)
+        self._managers = NativeManagers(self._dispatcher)
+        self._ordinary = OrdinaryHandlers(self._dispatcher)
+        self._inner = grpc.aio.server(
+            self._pool, interceptors=interceptors, options=tuple(merged.items()), compression=compression
+        )
+        self._stopping: asyncio.Task[None] | None = None
+        # Not wrapped: it must answer when the server is busy or draining, and it counts as no call.
+        calls_pb2_grpc.add_AsyncCallsServicer_to_server(
+            AsyncCallsServicer(self._dispatcher), cast("Any", _Unregistered(self._inner))
+        )
+
+    @property
+    def running_calls(self) -> int:
+        """How many calls count against `max_calls` now."""
+        return self._dispatcher.running
+
+    # -- registering ------------------------------------------------------------------------------------
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Register handlers. Generated code does this."""
+        self._inner.add_generic_rpc_handlers([_Adapted(handler, self._adapt) for handler in generic_rpc_handlers])
+
+    def add_registered_method_handlers(
+        self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        """Check the handlers that generated code registers, so that a mistake shows at start-up.
+
+        They are served as the generic handlers that they are registered as, too: see `_Unregistered`.
+        """
+        for name, handler in method_handlers.items():
+            self._adapt(f"/{service_name}/{name}", handler)
+
+    def add_insecure_port(self, address: str) -> int:
+        """Open a port without encryption; 0 chooses a free one. Returns the port. Raises RuntimeError."""
+        return self._inner.add_insecure_port(address)
+
+    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
+        """Open a port with TLS; 0 chooses a free one. Returns the port. Raises RuntimeError."""
+        return self._inner.add_secure_port(address, server_credentials)
+
+    def _adapt(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+        behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+        kind = routine_kind(behaviour)
+        if kind is None:
+            return self._ordinary.wrap(handler)
+        if handler.request_streaming or handler.response_streaming:
+            raise CannotSupport(
+                f"{method} is a streaming method, and a manager routine serves unary ones: leave @manager away, and "
+                "it is served as an ordinary gRPC handler"
+            )
+        functions = handler.request_deserializer, handler.response_serializer
+        if self._message_codecs is None:
+            serve = self._managers.handler(Codec(method, *functions, self._max_payload), kind, behaviour)
+            return grpc.unary_unary_rpc_method_handler(serve)
+        codec = MessageCodec(method, *functions, self._max_payload)
+        self._message_codecs[method] = codec
+        return grpc.unary_unary_rpc_method_handler(self._managers.handler(codec, kind, behaviour), *functions)
+
+    # -- life -------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start serving."""
+        await self._inner.start()
+
+    async def stop(self, grace: float | _Default | None = _SERVER_GRACE) -> None:
+        """Stop: refuse new calls, let the running ones finish, cancel what is left (S15).
+
+        New calls are refused as SERVER_UNAVAILABLE, surely not executed. Until the end of the grace period the
+        connections stay: outcomes are delivered, and running calls can be asked to stop. What still runs then is
+        cancelled with reason shutdown, and settles as CALL_FAILED for its client.
+
+        Args:
+            grace: Seconds; None or 0 is at once; by default the server's own. As in gRPC, a later call with a
+                smaller number stops the server sooner.
+        """
+        seconds = self._grace if isinstance(grace, _Default) else grace
+        if self._stopping is None:
+            self._stopping = self._dispatcher.loop.create_task(self._stop(seconds))
+        else:
+            self._dispatcher.loop.call_later(seconds or 0.0, self._dispatcher.hurry)
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self, grace: float | None) -> None:
+        await self._dispatcher.drain(grace)
+        await self._managers.flush(_FLUSH)
+        await self._inner.stop(_FLUSH if grace else None)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def wait_for_termination(self, timeout: float | None = None) -> bool:
+        """Wait until the server has stopped, at most `timeout` seconds. Returns True if it has not."""
+        return await self._inner.wait_for_termination(timeout)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise InvalidBinding("rpc_async.server(): call it in a coroutine, on the event loop that will run it") from None
+
+
+class _Unregistered:
+    """Registers generic handlers only.
+
+    grpc.aio keeps one request waiting for all generic handlers, and one more for each registered method; it
+    steps over all of them for every call that comes in.
+    """
+
+    def __init__(self, inner: grpc.aio.Server) -> None:
+        self.add_generic_rpc_handlers = inner.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Any) -> None:
+        """Do nothing."""
+
+
+class _Adapted(grpc.GenericRpcHandler):
+    """Adapts what another handler gives, once for each method."""
+
+    def __init__(
+        self,
+        inner: grpc.GenericRpcHandler,
+        adapt: Callable[[str, grpc.RpcMethodHandler[Any, Any]], grpc.RpcMethodHandler[Any, Any]],
+    ) -> None:
+        self._inner = inner
+        self._adapt = adapt
+        self._adapted: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        method = handler_call_details.method
+        adapted = self._adapted.get(method)
+        if adapted is None:
+            handler = self._inner.service(handler_call_details)
+            if handler is None:
+                return None
+            adapted = self._adapt(method, handler)
+            if len(self._adapted) < _MAX_METHODS:  # a handler for any name at all must not let the peer fill it
+                self._adapted[method] = adapted
+        return adapted
+
+
+def server(
+    *,
+    max_calls: int | None = DEFAULT_MAX_CALLS,
+    grace: float | None = DEFAULT_GRACE,
+    linger: float = 30.0,
+    disclose_errors: bool = False,
+    max_workers: int | None = None,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    options: Sequence[tuple[str, Any]] = (),
+    compression: grpc.Compression | None = None,
+) -> Server:
+    """Make a server. Call it on the event loop that will run it.
+
+    Args:
+        max_calls: How many calls may run; one more is refused as SERVER_TOO_BUSY (S16). None: no limit.
+        grace: Seconds that `stop()` gives to running calls (S15). None: none.
+        linger: Seconds that a call can be looked at, by its id, after it has ended.
+        disclose_errors: Tell the client the type and text of an exception out of a manager routine (S7).
+        max_workers: Threads for plain `def` routines and handlers; None: as many as Python thinks best.
+        interceptors: gRPC's server interceptors; they run for manager routines as for any handler.
+        options: gRPC's channel arguments. `grpc.max_send_message_length` and `grpc.max_receive_message_length`
+            are 64 MiB unless they are set here.
+        compression: gRPC's compression for what the server sends.
+
+    Raises:
+        InvalidArgument: A limit that is negative.
+    """
+    if max_calls is not None and max_calls < 1:
+        raise InvalidArgument(f"max_calls {max_calls}: at least 1, or None for no limit")
+    for name, seconds in (("grace", grace), ("linger", linger)):
+        if seconds is not None and not seconds >= 0:
+            raise InvalidArgument(f"{name} {seconds}: seconds, 0 or more")
+    return Server(
+        max_calls=max_calls,
+        grace=grace,
+        linger=linger,
+        disclose_errors=disclose_errors,
+        max_workers=max_workers,
+        interceptors=interceptors,
+        options=options,
+        compression=compression,
+    )

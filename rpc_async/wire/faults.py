@@ -1,0 +1,199 @@
+"""Faults: from an abort to gRPC's trailers, and from a failed gRPC call back.
+
+A fault travels as an ordinary gRPC status. Its details (`google.rpc.Status` in the trailing metadata
+`grpc-status-details-bin`) begin with a `google.rpc.ErrorInfo` of the domain `rpc_async`, which carries the
+status number; the application's own chain of details follows it. So a client in any language can read the
+number with what it already has.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+import grpc
+from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
+
+from rpc_async.core.outcome import Detail, Fault, fault
+from rpc_async.errors import InvalidArgument, PayloadTooLarge
+from rpc_async.status import (
+    NEVER_AN_OUTCOME,
+    STATUS_OF_GRPC_CODE,
+    U32_MAX,
+    CancelReason,
+    GrpcCode,
+    RpcStatus,
+    status_name,
+)
+
+__all__ = [
+    "MAX_STATUS_SIZE",
+    "abort_fault",
+    "fault_from_failure",
+    "grpc_status_code",
+    "status_trailer",
+    "to_details",
+]
+
+MAX_STATUS_SIZE: Final = 64 * 1024
+"""Bytes: the largest fault, with its text and its chain of details."""
+
+_DOMAIN: Final = "rpc_async"
+_STATUS_DETAILS_KEY: Final = "grpc-status-details-bin"
+_STATUS_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def grpc_status_code(code: int) -> grpc.StatusCode:
+    """Return gRPC's enum member for a canonical number; UNKNOWN for a number that gRPC does not know."""
+    return _STATUS_CODES.get(code, grpc.StatusCode.UNKNOWN)
+
+
+def abort_fault(code: int | grpc.StatusCode, message: str, details: Iterable[Message]) -> Fault:
+    """Make the fault of an explicit abort (S6).
+
+    Raises:
+        InvalidArgument: `code` is 0, no 32-bit number, or a number that cannot be an outcome (997, 1791).
+    """
+    chain = to_details(details)
+    if isinstance(code, grpc.StatusCode):
+        number = code.value[0]
+        if number == 0:
+            raise InvalidArgument("abort with StatusCode.OK: an abort is a failure; complete the call instead")
+        status = STATUS_OF_GRPC_CODE.get(number, RpcStatus.CALL_FAILED)
+        return Fault(status, message, number, executed=True, details=chain, grpc_only=True)
+    if not 0 < code <= U32_MAX:
+        raise InvalidArgument(f"abort with code {code}: the code must be from 1 to {U32_MAX} (S6)")
+    if code in NEVER_AN_OUTCOME:
+        raise InvalidArgument(f"abort with {status_name(code)} ({int(code)}): a call that has settled cannot be that")
+    return fault(code, message, executed=True, details=chain)
+
+
+def to_details(messages: Iterable[Message]) -> tuple[Detail, ...]:
+    """Pack messages into a chain of details; an `Any` is taken as it is."""
+    return tuple(_to_detail(message) for message in messages)
+
+
+def _to_detail(message: Message) -> Detail:
+    if not isinstance(message, any_pb2.Any):
+        packed = any_pb2.Any()
+        packed.Pack(message)
+        message = packed
+    return Detail(message.type_url, message.value)
+
+
+def status_trailer(failure: Fault) -> tuple[str, bytes]:
+    """Return the trailing metadata that carries a fault beside gRPC's own code and text.
+
+    Raises:
+        PayloadTooLarge: The fault is larger than `MAX_STATUS_SIZE`.
+    """
+    proto = status_pb2.Status(code=failure.grpc_code, message=failure.message)
+    if not failure.grpc_only:
+        info = error_details_pb2.ErrorInfo(domain=_DOMAIN, reason=_reason_name(failure.status))
+        info.metadata["status"] = f"{int(failure.status)}"
+        if failure.cancel_reason is not None:
+            info.metadata["cancel_reason"] = failure.cancel_reason.value
+        if failure.executed is not None:
+            info.metadata["executed"] = str(failure.executed).lower()
+        proto.details.add().Pack(info)
+    for detail in failure.details:
+        proto.details.add(type_url=detail.type_url, value=detail.value)
+    value = proto.SerializeToString()
+    if len(value) + 3 * len(failure.message) > MAX_STATUS_SIZE:  # gRPC percent-encodes the text once more
+        raise PayloadTooLarge(
+            f"the fault's text and details take {len(value)} bytes and may take {MAX_STATUS_SIZE}: they were not sent"
+        )
+    return _STATUS_DETAILS_KEY, value
+
+
+def _reason_name(status: int) -> str:
+    name = status_name(status)
+    return "APPLICATION" if name == "application code" else name
+
+
+def fault_from_failure(code: int, message: str, trailing_metadata: Iterable[tuple[str, Any]]) -> Fault:
+    """Read a fault from a failed gRPC call: from its `ErrorInfo`, or, without one, from the bare code."""
+    proto = _status_details(trailing_metadata)
+    if proto is None:
+        return _plain_fault(code, message, ())
+    details = []
+    info: error_details_pb2.ErrorInfo | None = None
+    for packed in proto.details:
+        if info is None and packed.TypeName() == "google.rpc.ErrorInfo":
+            info = _own_info(packed)
+            if info is not None:
+                continue
+        details.append(Detail(packed.type_url, packed.value))
+    status = _status_number(info)
+    if info is None or status is None:
+        return _plain_fault(code, message, tuple(details))
+    executed = {"true": True, "false": False}.get(info.metadata.get("executed", ""))
+    return Fault(status, message, code, _cancel_reason(info), executed, tuple(details))
+
+
+def _status_details(metadata: Iterable[tuple[str, Any]]) -> status_pb2.Status | None:
+    for key, value in metadata:
+        if key == _STATUS_DETAILS_KEY and isinstance(value, bytes):
+            try:
+                return status_pb2.Status.FromString(value)
+            except DecodeError:  # not ours to judge: the code and the text are there all the same
+                return None
+    return None
+
+
+def _own_info(packed: any_pb2.Any) -> error_details_pb2.ErrorInfo | None:
+    try:
+        info = error_details_pb2.ErrorInfo.FromString(packed.value)
+    except DecodeError:
+        return None
+    return info if info.domain == _DOMAIN else None
+
+
+def _status_number(info: error_details_pb2.ErrorInfo | None) -> int | None:
+    text = "" if info is None else info.metadata.get("status", "")
+    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+        return None
+    number = int(text)
+    return number if number <= U32_MAX and number not in NEVER_AN_OUTCOME else None
+
+
+def _cancel_reason(info: error_details_pb2.ErrorInfo) -> CancelReason | None:
+    try:
+        return CancelReason(info.metadata.get("cancel_reason", ""))
+    except ValueError:
+        return None
+
+
+_LOCAL_FAILURES: Final[tuple[tuple[GrpcCode, re.Pattern[str], RpcStatus, bool | None], ...]] = (
+    # gRPC's own failures, which carry a code that says less than their text. First match wins.
+    (GrpcCode.RESOURCE_EXHAUSTED, re.compile("SERVER: Received message larger"), RpcStatus.OUT_OF_MEMORY, False),
+    (GrpcCode.RESOURCE_EXHAUSTED, re.compile("larger than max"), RpcStatus.OUT_OF_MEMORY, None),
+    (
+        GrpcCode.UNAVAILABLE,
+        re.compile("failed to connect|errors resolving|DNS resolution|name resolution|empty address list"),
+        RpcStatus.SERVER_UNAVAILABLE,
+        False,
+    ),
+    (
+        GrpcCode.UNAVAILABLE,
+        re.compile("Stream removed|[Ss]ocket|[Cc]onnection|GOAWAY|[Bb]roken pipe|ping|[Kk]eepalive|[Tt]ransport"
+                   "|recvmsg|sendmsg|Cancelling all calls"),
+        RpcStatus.CALL_FAILED,
+        None,
+    ),
+    (GrpcCode.UNKNOWN, re.compile("Failed to create channel"), RpcStatus.INVALID_BINDING, False),
+)  # fmt: skip
+
+
+def _plain_fault(code: int, message: str, details: tuple[Detail, ...]) -> Fault:
+    """Read a failure that carries no number of ours (C14: a lost connection is not an absent server)."""
+    for failure_code, text, status, executed in _LOCAL_FAILURES:
+        if code == failure_code and text.search(message):
+            return Fault(status, message, code, None, executed, details)
+    status = STATUS_OF_GRPC_CODE.get(code, RpcStatus.CALL_FAILED)
+    reason = CancelReason.DEADLINE if code == GrpcCode.DEADLINE_EXCEEDED else None
+    executed = False if code == GrpcCode.UNIMPLEMENTED else None
+    return Fault(status, message, code, reason, executed, details)

@@ -1,0 +1,45 @@
+"""Metadata, and the limits on what travels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+from rpc_async.errors import InvalidArgument
+from rpc_async.wire.faults import MAX_STATUS_SIZE
+
+__all__ = ["CALL_ID_KEY", "DEFAULT_MAX_PAYLOAD", "MAX_METADATA", "check_metadata", "client_call_id"]
+
+CALL_ID_KEY: Final = "rpc-async-call-id"
+DEFAULT_MAX_PAYLOAD: Final = 64 * 1024 * 1024
+"""Bytes: the largest request or reply, unless the options say otherwise."""
+MAX_METADATA: Final = 4 * MAX_STATUS_SIZE
+"""Bytes: the largest metadata this library accepts. gRPC's own default of 8 KiB would cut a fault's chain."""
+
+_METADATA_KEY: Final = re.compile(r"[0-9a-z_.\-]+\Z")
+
+
+def check_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> tuple[tuple[str, str | bytes], ...]:
+    """Return metadata as a tuple of pairs.
+
+    Raises:
+        InvalidArgument: A key that gRPC does not allow, or a value of the wrong type for its key.
+    """
+    if metadata is None:
+        return ()
+    pairs = tuple((key, value) for key, value in metadata)
+    for key, value in pairs:
+        if not _METADATA_KEY.match(key):
+            raise InvalidArgument(f"metadata key {key!r}: lower-case letters, digits and _ . - only")
+        if not isinstance(value, bytes if key.endswith("-bin") else (str, bytes)):
+            raise InvalidArgument(f"metadata {key!r}: the value must be bytes if the key ends in -bin, else text")
+    return pairs
+
+
+def client_call_id(metadata: Iterable[tuple[str, Any]]) -> str | None:
+    """Return the call id that a client chose, or None if it chose none."""
+    for key, value in metadata:
+        if key == CALL_ID_KEY:
+            return value if isinstance(value, str) else ""
+    return None
