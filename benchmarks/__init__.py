@@ -1,0 +1,1 @@
+"""Measures the library side by side with raw grpc.aio, always in one run: `make bench`."""
