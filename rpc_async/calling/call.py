@@ -307,7 +307,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
         return outcome.message if isinstance(outcome, Fault) else ""
 
     async def initial_metadata(self) -> grpc.aio.Metadata:
-        """Wait for the server's initial metadata."""
+        """Wait for the server's initial metadata, which grpc.aio hands over when a unary call ends."""
         return await self._driver.run(self._driver.initial_metadata(self))
 
     async def trailing_metadata(self) -> grpc.aio.Metadata:

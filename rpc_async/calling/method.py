@@ -45,7 +45,7 @@ class UnaryMethod(grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
         self._method: Final = method
         self._serialize = serialize
         self._deserialize = deserialize
-        self._request_type = request_type(method)
+        self._request_type = None if serialize is None else request_type(method)  # None: the user brings bytes
         self._invoke: Callable[..., grpc.aio.UnaryUnaryCall[Any, Any]] | None = None
 
     def __call__(

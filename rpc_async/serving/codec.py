@@ -27,7 +27,7 @@ class Codec:
         self.method = method
         self._deserialize = deserialize
         self._serialize = serialize
-        self._reply_type = reply_type(method)
+        self._reply_type = None if serialize is None else reply_type(method)  # None: the user brings bytes
         self._max_payload = max_payload
 
     def decode(self, payload: bytes) -> Any:

@@ -1,0 +1,23 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from typing import cast
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+import pytest
+from hypothesis import settings
+
+from tests.harness import Wire
+
+settings.register_profile("ci", max_examples=200, deadline=None, print_blob=True)
+settings.register_profile("dev", max_examples=50, deadline=None, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture(params=["native"])
+def wire(request: pytest.FixtureRequest) -> Wire:
+    """Every wire: one meaning, tested from one body."""
+    return cast("Wire", request.param)

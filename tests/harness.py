@@ -1,0 +1,111 @@
+"""A pair: a server and a client joined, so that a test can drive both ends and look at both."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+import rpc_async
+from rpc_async.calling.channel import Channel
+from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
+from rpc_async.serving.server import Server
+
+PATIENCE = 20.0
+"""Seconds until something that must come is given up."""
+TICK = 0.002
+"""Seconds between two looks at a condition."""
+
+Wire = Literal["native"]
+EchoCall = rpc_async.ServerCall[demo_pb2.EchoResponse]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both ends."""
+
+    server: Server
+    channel: Channel
+    stub: demo_pb2_grpc.DemoAsyncStub
+    target: str
+
+
+@asynccontextmanager
+async def serve(servicer: demo_pb2_grpc.DemoServicer, **options: Any) -> AsyncIterator[tuple[Server, str]]:
+    """Run a server on a free port."""
+    server = rpc_async.server(**options)
+    demo_pb2_grpc.add_DemoServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield server, f"127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
+
+
+@asynccontextmanager
+async def pair(servicer: demo_pb2_grpc.DemoServicer, wire: Wire = "native", **options: Any) -> AsyncIterator[Pair]:
+    """Run a server, and connect to it."""
+    async with serve(servicer, **options) as (server, target), rpc_async.connect(target, transport=wire) as channel:
+        yield Pair(server, channel, demo_pb2_grpc.DemoStub(channel), target)
+
+
+class Parked(demo_pb2_grpc.DemoServicer):
+    """Keeps every `Echo` call for the test to complete."""
+
+    def __init__(self) -> None:
+        self.arrived: asyncio.Queue[EchoCall] = asyncio.Queue()
+
+    @rpc_async.manager(inline=True)
+    def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
+        self.arrived.put_nowait(call)
+
+    async def next(self) -> EchoCall:
+        """Wait for the next call."""
+        return await asyncio.wait_for(self.arrived.get(), PATIENCE)
+
+
+class Seen(Generic[T]):
+    """A value that one side sets and the other waits for, from any thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[T] = self._loop.create_future()
+
+    def set(self, value: T) -> None:
+        """Set it; only the first counts."""
+        self._loop.call_soon_threadsafe(lambda: self._future.done() or self._future.set_result(value))
+
+    async def get(self) -> T:
+        """Wait for it."""
+        return await asyncio.wait_for(asyncio.shield(self._future), PATIENCE)
+
+
+def request(payload: bytes = b"") -> demo_pb2.EchoRequest:
+    """Make a request."""
+    return demo_pb2.EchoRequest(payload=payload)
+
+
+def response(payload: bytes = b"") -> demo_pb2.EchoResponse:
+    """Make a reply."""
+    return demo_pb2.EchoResponse(payload=payload)
+
+
+async def until(condition: Callable[[], object], what: str = "") -> None:
+    """Wait until a condition holds."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"never came: {what or condition}"
+        await asyncio.sleep(TICK)
+
+
+async def outcome(call: rpc_async.AsyncCall[Any]) -> Any:
+    """Wait for a call's outcome: its reply, or its failure as a value."""
+    try:
+        return await asyncio.wait_for(call, PATIENCE)
+    except rpc_async.CallError as error:
+        return error
