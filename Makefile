@@ -51,7 +51,6 @@ layers: $(READY)
 types: $(READY) ## Check types with mypy and pyright
 	@$(BIN)/mypy
 	@$(BIN)/pyright
-	@$(BIN)/pyright --verifytypes rpc_async --ignoreexternal
 
 define generate
 	@mkdir -p $(1)

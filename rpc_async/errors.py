@@ -164,6 +164,10 @@ class CallError(RpcAsyncError, grpc.aio.AioRpcError):
         """The chain of details that the server gave with its failure, unchanged (C15)."""
         return self.fault.details
 
+    def details(self) -> str:
+        """Return the failure's text."""
+        return self.fault.message
+
     def __str__(self) -> str:
         fault = self.fault
         call = f"{self.method or 'call'} [{self.call_id[:8]}…]" if self.call_id else self.method or "call"

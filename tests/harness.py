@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import rpc_async
 from rpc_async.calling.channel import Channel
@@ -54,7 +54,18 @@ async def pair(servicer: demo_pb2_grpc.DemoServicer, wire: Wire = "native", **op
         yield Pair(server, channel, demo_pb2_grpc.DemoStub(channel), target)
 
 
-class Parked(demo_pb2_grpc.DemoServicer):
+class Servicer(demo_pb2_grpc.DemoServicer):
+    """The generated servicer, whose methods answer UNIMPLEMENTED until a test overrides them."""
+
+    if TYPE_CHECKING:  # the stubs call them abstract; the generated class does not
+
+        def AsyncFunc(self, request: Any, context: Any) -> Awaitable[demo_pb2.AsyncFuncResponse]: ...
+        def Echo(self, request: Any, context: Any) -> Awaitable[demo_pb2.EchoResponse]: ...
+        def EchoFromThread(self, request: Any, context: Any) -> Awaitable[demo_pb2.EchoFromThreadResponse]: ...
+        def Fail(self, request: Any, context: Any) -> Awaitable[demo_pb2.FailResponse]: ...
+
+
+class Parked(Servicer):
     """Keeps every `Echo` call for the test to complete."""
 
     def __init__(self) -> None:
@@ -78,7 +89,11 @@ class Seen(Generic[T]):
 
     def set(self, value: T) -> None:
         """Set it; only the first counts."""
-        self._loop.call_soon_threadsafe(lambda: self._future.done() or self._future.set_result(value))
+        self._loop.call_soon_threadsafe(self._set, value)
+
+    def _set(self, value: T) -> None:
+        if not self._future.done():
+            self._future.set_result(value)
 
     async def get(self) -> T:
         """Wait for it."""
@@ -103,7 +118,7 @@ async def until(condition: Callable[[], object], what: str = "") -> None:
         await asyncio.sleep(TICK)
 
 
-async def outcome(call: rpc_async.AsyncCall[Any]) -> Any:
+async def outcome(call: Awaitable[Any]) -> Any:
     """Wait for a call's outcome: its reply, or its failure as a value."""
     try:
         return await asyncio.wait_for(call, PATIENCE)

@@ -48,11 +48,11 @@ async def test_C1_C2_C3_pending_consumes_nothing_and_then_the_reply_is_there(wir
 async def test_C2_C3_a_failure_is_the_status_and_is_raised_each_time_anew(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         (await servicer.next()).abort(4711, "no")
         await until(call.done)
         assert call.status() == 4711
-        errors = []
+        errors: list[rpc_async.CallError] = []
         for _ in range(2):
             with pytest.raises(rpc_async.CallAborted) as caught:
                 call.complete()
@@ -71,7 +71,7 @@ async def test_C2_C3_a_failure_is_the_status_and_is_raised_each_time_anew(wire: 
 async def test_C5_the_verdict_of_a_request_is_what_the_server_then_does(wire: Wire, verdict: str) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         asked = call.request_cancel()
         assert asked is call.request_cancel()
@@ -93,7 +93,7 @@ async def test_C5_the_verdict_of_a_request_is_what_the_server_then_does(wire: Wi
 async def test_C5_abort_after_asks_waits_and_then_aborts(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         began = time.monotonic()
         call.request_cancel(abort_after=0.2)
@@ -108,7 +108,7 @@ async def test_C5_abort_after_asks_waits_and_then_aborts(wire: Wire) -> None:
 async def test_C5_abort_after_does_nothing_to_a_call_that_settles_in_time(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         with pytest.raises(rpc_async.InvalidArgument):
             call.request_cancel(abort_after=-1)
@@ -123,7 +123,7 @@ async def test_C5_a_request_that_overtakes_its_call_is_not_lost(wire: Wire) -> N
     servicer = Parked()
     async with pair(servicer, wire) as both:
         for _ in range(30):
-            call = both.stub.Echo(request(b"x" * 300_000))
+            call = begin(both.stub.Echo, request(b"x" * 300_000))
             asked = call.request_cancel()  # before anything of the call is on the wire
             server_call = await servicer.next()
             assert await asyncio.wait_for(asked, PATIENCE) is RpcStatus.OK
@@ -136,7 +136,7 @@ async def test_C5_a_request_that_overtakes_its_call_is_not_lost(wire: Wire) -> N
 async def test_C6_an_abort_settles_at_once_and_the_server_is_told(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         assert call.cancel() is True
         assert call.done()
@@ -157,14 +157,14 @@ async def test_C6_a_call_aborted_before_it_left_never_arrives(wire: Wire) -> Non
         calls: list[rpc_async.AsyncCall[demo_pb2.EchoResponse]] = []
 
         def in_thread() -> None:
-            calls.append(both.stub.Echo(request(b"aborted")))
+            calls.append(begin(both.stub.Echo, request(b"aborted")))
             calls[0].cancel()
 
         both_done = threading.Thread(target=in_thread)
         both_done.start()
         both_done.join()  # the loop has not run since
         assert calls[0].status() is RpcStatus.CALL_CANCELLED
-        second = both.stub.Echo(request(b"second"))
+        second = begin(both.stub.Echo, request(b"second"))
         (await servicer.next()).complete(response())
         await second
         assert servicer.arrived.empty()
@@ -175,7 +175,7 @@ async def test_C6_a_call_aborted_before_it_left_never_arrives(wire: Wire) -> Non
 async def test_C7_cancelling_a_settled_call_is_a_no_op_that_says_so(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         (await servicer.next()).complete(response(b"kept"))
         await call
         assert call.cancel() is False
@@ -188,7 +188,7 @@ async def test_C8_exactly_one_notification_for_a_call_that_began(wire: Wire) -> 
     servicer = Parked()
     async with pair(servicer, wire) as both:
         notified: list[object] = []
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         for _ in range(3):
             call.add_done_callback(notified.append)
         server_call = await servicer.next()
@@ -207,7 +207,7 @@ async def test_C8_a_callback_that_raises_is_logged_and_stops_no_other(
 ) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         notified: list[object] = []
         call.add_done_callback(lambda _: 1 / 0)
         call.add_done_callback(notified.append)
@@ -221,9 +221,10 @@ async def test_C8_none_when_beginning_the_call_raised(wire: Wire) -> None:
         wrong: Any = demo_pb2.EchoResponse()
         with pytest.raises(rpc_async.BadStubData, match="EchoRequest"):
             begin(both.stub.Echo, wrong)
+        bad: Any
         for bad in ({"timeout": float("nan")}, {"metadata": (("Upper", "x"),)}, {"metadata": (("x-bin", "text"),)}):
             with pytest.raises(rpc_async.InvalidArgument):
-                begin(both.stub.Echo, request(), **bad)  # type: ignore[arg-type]
+                begin(both.stub.Echo, request(), **bad)
         with pytest.raises(rpc_async.InvalidArgument, match="rpc_async channel"):
             begin(both.stub.Echo.__call__, request())  # type: ignore[arg-type]
         assert both.server.running_calls == 0
@@ -232,7 +233,7 @@ async def test_C8_none_when_beginning_the_call_raised(wire: Wire) -> None:
 async def test_C11_a_wait_that_ends_early_leaves_the_call_outstanding(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(call, 0.01)
@@ -253,7 +254,7 @@ async def test_C11_a_wait_that_ends_early_leaves_the_call_outstanding(wire: Wire
 async def test_C12_a_deadline_is_honoured_and_told(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request(), timeout=0.2)
+        call = begin(both.stub.Echo, request(), timeout=0.2)
         remaining = call.time_remaining()
         assert remaining is not None
         assert 0 < remaining <= 0.2
@@ -273,7 +274,7 @@ async def test_C12_a_deadline_is_honoured_and_told(wire: Wire) -> None:
 async def test_C12_a_deadline_that_has_passed_when_the_call_begins(wire: Wire) -> None:
     async with pair(Parked(), wire) as both:
         for timeout in (0, -1, 1e-9):
-            assert type(await outcome(both.stub.Echo(request(), timeout=timeout))) is rpc_async.DeadlineExceeded
+            assert type(await outcome(begin(both.stub.Echo, request(), timeout=timeout))) is rpc_async.DeadlineExceeded
 
 
 async def test_C14_a_server_that_was_never_there_surely_executed_nothing() -> None:
@@ -302,7 +303,7 @@ async def test_C14_a_server_killed_while_it_runs_the_call_may_have_executed_it(w
         assert process.stdout is not None
         target = (await asyncio.to_thread(process.stdout.readline)).strip()
         async with rpc_async.connect(target, transport=wire) as channel:
-            call = demo_pb2_grpc.DemoStub(channel).Echo(request())
+            call = begin(demo_pb2_grpc.DemoStub(channel).Echo, request())
             assert await call.request_cancel() is RpcStatus.OK  # so it has arrived
             process.send_signal(signal.SIGKILL)
             error = await outcome(call)
@@ -320,7 +321,7 @@ async def test_C15_a_faults_whole_chain_arrives_in_order(wire: Wire) -> None:
     ]
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         server_call.set_trailing_metadata((("x-more", "also"),))
         server_call.abort(600, "why", chain)
@@ -335,7 +336,7 @@ async def test_C15_a_faults_whole_chain_arrives_in_order(wire: Wire) -> None:
 async def test_C15_a_chain_that_is_too_large_aborts_with_the_code_and_raises(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         with pytest.raises(rpc_async.PayloadTooLarge):
             (await servicer.next()).abort(600, "why", [demo_pb2.EchoRequest(payload=b"\x00" * 70_000)])
         error = await outcome(call)
@@ -346,7 +347,7 @@ async def test_C15_a_chain_that_is_too_large_aborts_with_the_code_and_raises(wir
 async def test_a_channel_that_closes_aborts_what_is_outstanding(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         await both.channel.close()
         error = await outcome(call)
@@ -354,7 +355,7 @@ async def test_a_channel_that_closes_aborts_what_is_outstanding(wire: Wire) -> N
         assert "closed" in error.details()
         await asyncio.wait_for(server_call.wait_cancelled(), PATIENCE)
         with pytest.raises(rpc_async.InvalidBinding, match="closed"):
-            both.stub.Echo(request())
+            begin(both.stub.Echo, request())
         assert both.channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN
         server_call.complete(response())
 
@@ -362,7 +363,7 @@ async def test_a_channel_that_closes_aborts_what_is_outstanding(wire: Wire) -> N
 async def test_a_channel_that_closes_with_grace_lets_calls_finish(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         closing = asyncio.ensure_future(both.channel.close(grace=PATIENCE))
         await asyncio.sleep(0)
@@ -390,7 +391,7 @@ async def test_a_handle_works_from_any_loop_and_any_thread(wire: Wire) -> None:
         return asked, reports[-1:], reply.payload, dict(await call.trailing_metadata())["x-key"], await call.code()
 
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         other = asyncio.to_thread(in_new_loop, elsewhere(call))
         task = asyncio.ensure_future(other)
@@ -411,10 +412,11 @@ async def test_server_handles_wait_on_any_loop(wire: Wire) -> None:
             with pytest.raises(rpc_async.CallCancelled):
                 await stack.enter_async_context(server_call.interruptible())
         server_call.complete(response())
-        return server_call.cancel_reason
+        reason: CancelReason = server_call.cancel_reason
+        return reason
 
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         task = asyncio.ensure_future(asyncio.to_thread(in_new_loop, elsewhere(server_call)))
         call.request_cancel()
@@ -432,7 +434,7 @@ async def test_plain_with_has_a_thread_and_a_loop_of_its_own(wire: Wire) -> None
             assert call.wait(0.0) is False
             reply = call.result(PATIENCE)
             refused: Seen[BaseException] = blocked
-            call.add_done_callback(lambda done: refused.set(_raised(stub.Echo(request()).result)))
+            call.add_done_callback(lambda done: refused.set(_raised(begin(stub.Echo, request()).result)))
             threads = threading.enumerate()
             assert any(thread.name.startswith("rpc_async-channel") for thread in threads)
             (second,) = [call]

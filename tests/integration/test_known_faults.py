@@ -12,27 +12,27 @@ import grpc.aio
 import pytest
 
 import rpc_async
-from rpc_async import CancelReason, RpcStatus, manager
-from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
-from tests.harness import PATIENCE, EchoCall, Parked, Seen, Wire, outcome, pair, request, response, until
+from rpc_async import CancelReason, RpcStatus, begin, manager
+from rpc_async.demo.v1 import demo_pb2
+from tests.harness import PATIENCE, EchoCall, Parked, Seen, Servicer, Wire, outcome, pair, request, response, until
 
 BURST = 10_000
 
 
 async def test_a_manager_that_raises_a_cancel_does_not_leave_the_client_hanging(wire: Wire) -> None:
-    class Servicer(demo_pb2_grpc.DemoServicer):
+    class Own(Servicer):
         @manager
         async def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
             raise asyncio.CancelledError
 
-    async with pair(Servicer(), wire) as both:
-        assert (await outcome(both.stub.Echo(request()))).status == RpcStatus.CALL_FAILED
+    async with pair(Own(), wire) as both:
+        assert (await outcome(begin(both.stub.Echo, request()))).status == RpcStatus.CALL_FAILED
 
 
 async def test_a_manager_whose_task_is_cancelled_and_that_re_raises_does_not_either(wire: Wire) -> None:
     task: Seen[asyncio.Task[Any]] = Seen()
 
-    class Servicer(demo_pb2_grpc.DemoServicer):
+    class Own(Servicer):
         @manager
         async def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
             current = asyncio.current_task()
@@ -44,14 +44,14 @@ async def test_a_manager_whose_task_is_cancelled_and_that_re_raises_does_not_eit
                 assert not call.test_cancel()  # it was the task that was cancelled, not the call
                 raise
 
-    async with pair(Servicer(), wire) as both:
-        call = both.stub.Echo(request())
+    async with pair(Own(), wire) as both:
+        call = begin(both.stub.Echo, request())
         (await task.get()).cancel()
         assert (await outcome(call)).status == RpcStatus.CALL_FAILED
 
 
 async def test_a_manager_that_swallows_its_cancel_still_completes(wire: Wire) -> None:
-    class Servicer(demo_pb2_grpc.DemoServicer):
+    class Own(Servicer):
         @manager
         async def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
             await call.wait_cancelled()
@@ -62,8 +62,8 @@ async def test_a_manager_that_swallows_its_cancel_still_completes(wire: Wire) ->
                 pass
             call.complete(response(b"after"))
 
-    async with pair(Servicer(), wire) as both:
-        call = both.stub.Echo(request())
+    async with pair(Own(), wire) as both:
+        call = begin(both.stub.Echo, request())
         call.request_cancel()
         assert (await outcome(call)).payload == b"after"
 
@@ -71,7 +71,7 @@ async def test_a_manager_that_swallows_its_cancel_still_completes(wire: Wire) ->
 async def test_no_cancelled_error_is_injected_into_a_manager(wire: Wire) -> None:
     seen: Seen[str] = Seen()
 
-    class Servicer(demo_pb2_grpc.DemoServicer):
+    class Own(Servicer):
         @manager
         async def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
             try:
@@ -83,8 +83,8 @@ async def test_no_cancelled_error_is_injected_into_a_manager(wire: Wire) -> None
                 raise
             call.complete(response())
 
-    async with pair(Servicer(), wire) as both:
-        call = both.stub.Echo(request())
+    async with pair(Own(), wire) as both:
+        call = begin(both.stub.Echo, request())
         await until(lambda: both.server.running_calls)
         call.cancel()
         assert await seen.get() == "told by the flag"
@@ -95,7 +95,7 @@ async def test_a_sync_manager_sees_a_cancel(wire: Wire, how: str) -> None:
     started: Seen[None] = Seen()
     seen: Seen[CancelReason | None] = Seen()
 
-    class Servicer(demo_pb2_grpc.DemoServicer):
+    class Own(Servicer):
         @manager
         def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
             started.set(None)
@@ -105,8 +105,8 @@ async def test_a_sync_manager_sees_a_cancel(wire: Wire, how: str) -> None:
             seen.set(call.cancel_reason)
             call.complete(response())
 
-    async with pair(Servicer(), wire) as both:
-        call = both.stub.Echo(request(), timeout=0.2 if how == "deadline" else None)
+    async with pair(Own(), wire) as both:
+        call = begin(both.stub.Echo, request(), timeout=0.2 if how == "deadline" else None)
         await started.get()
         if how == "ask":
             call.request_cancel()
@@ -130,7 +130,7 @@ async def test_an_ordinary_handler_that_raises_a_cancel_does_not_leave_the_clien
         yield b"one"
         raise asyncio.CancelledError
 
-    handlers = {
+    handlers: dict[str, Any] = {
         "Unary": grpc.unary_unary_rpc_method_handler(unary),
         "Stream": grpc.unary_stream_rpc_method_handler(stream),
     }
@@ -159,7 +159,7 @@ async def test_a_burst_of_calls_is_taken_whole(wire: Wire) -> None:
     asyncio.get_running_loop().set_debug(False)  # ten thousand tracebacks a second
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        calls = [both.stub.Echo(request()) for _ in range(BURST)]
+        calls = [begin(both.stub.Echo, request()) for _ in range(BURST)]
         for _ in range(BURST):
             (await servicer.next()).complete(response(b"taken"))
         counts = Counter([getattr(await outcome(call), "payload", b"lost") for call in calls])
@@ -172,7 +172,7 @@ async def test_a_burst_over_max_calls_is_refused_with_a_word(wire: Wire) -> None
     servicer = Parked()
     room = 100
     async with pair(servicer, wire, max_calls=room) as both:
-        calls = [both.stub.Echo(request()) for _ in range(BURST)]
+        calls = [begin(both.stub.Echo, request()) for _ in range(BURST)]
         parked = [await servicer.next() for _ in range(room)]
         await until(lambda: sum(call.done() for call in calls) >= BURST - room)
         counts = Counter(call.status() for call in calls)

@@ -12,15 +12,15 @@ import grpc.aio
 import pytest
 
 import rpc_async
-from rpc_async import RpcStatus
+from rpc_async import RpcStatus, begin
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
 from rpc_async.v1 import calls_pb2, calls_pb2_grpc, types_pb2
-from tests.harness import PATIENCE, Parked, Seen, outcome, pair, request, response, serve, until
+from tests.harness import PATIENCE, Parked, Seen, Servicer, outcome, pair, request, response, serve, until
 
 CALL_ID = "rpc-async-call-id"
 
 
-class Plain(demo_pb2_grpc.DemoServicer):
+class Plain(Servicer):
     """What a user of grpc.aio wrote."""
 
     def __init__(self) -> None:
@@ -47,17 +47,17 @@ async def test_our_client_works_with_a_plain_server() -> None:
     await server.start()
     async with rpc_async.connect(target) as channel:
         stub = demo_pb2_grpc.DemoStub(channel)
-        call = stub.Echo(request(b"plain"))
+        call = begin(stub.Echo, request(b"plain"))
         assert (await call).payload == b"plain"
         assert dict(await call.trailing_metadata())["x-trailing"] == "t"
-        error = await outcome(stub.Echo(request(b"abort")))
+        error = await outcome(begin(stub.Echo, request(b"abort")))
         assert (type(error), error.code()) == (rpc_async.CallFailed, grpc.StatusCode.FAILED_PRECONDITION)
-        error = await outcome(stub.Echo(request(b"unavailable")))
+        error = await outcome(begin(stub.Echo, request(b"unavailable")))
         assert (error.status, error.executed) == (RpcStatus.SERVER_UNAVAILABLE, None)  # it was this server that said so
-        error = await outcome(stub.AsyncFunc(demo_pb2.AsyncFuncRequest()))
+        error = await outcome(begin(stub.AsyncFunc, demo_pb2.AsyncFuncRequest()))
         assert error.status == RpcStatus.PROCNUM_OUT_OF_RANGE
 
-        call = stub.Echo(request(b"wait"))
+        call = begin(stub.Echo, request(b"wait"))
         await servicer.running.wait()
         assert await call.request_cancel() is RpcStatus.CANNOT_SUPPORT
         assert not call.done()
@@ -70,7 +70,7 @@ async def test_our_client_works_with_a_plain_server() -> None:
 async def test_a_request_to_an_ordinary_handler_of_ours_says_cannot_support() -> None:
     servicer = Plain()
     async with pair(servicer) as both:
-        call = both.stub.Echo(request(b"wait"))
+        call = begin(both.stub.Echo, request(b"wait"))
         await servicer.running.wait()
         assert both.server.running_calls == 1
         assert await call.request_cancel() is RpcStatus.CANNOT_SUPPORT
@@ -88,7 +88,7 @@ async def test_a_plain_client_calls_a_manager_and_learns_the_call_id() -> None:
             request_serializer=demo_pb2.EchoRequest.SerializeToString,
             response_deserializer=demo_pb2.EchoResponse.FromString,
         )
-        call = echo(request())
+        call: Any = echo(request())
         server_call = await servicer.next()
         call_id = dict(await call.initial_metadata())[CALL_ID]
         assert call_id == server_call.call_id
@@ -97,7 +97,7 @@ async def test_a_plain_client_calls_a_manager_and_learns_the_call_id() -> None:
         calls = calls_pb2_grpc.AsyncCallsStub(channel)
         got = await calls.GetCall(calls_pb2.GetCallRequest(call_id=call_id))
         assert (got.call.state, got.call.status) == (types_pb2.CALL_STATE_RUNNING, 997)
-        watch = calls.WatchCall(calls_pb2.WatchCallRequest(call_id=call_id))
+        watch: Any = calls.WatchCall(calls_pb2.WatchCallRequest(call_id=call_id))
         first = await watch.read()
         assert first.call.state == types_pb2.CALL_STATE_RUNNING
         server_call.progress(0.5, "half")
@@ -172,7 +172,7 @@ async def test_asking_about_an_unknown_call() -> None:
 async def test_at_most_so_many_watch_one_call() -> None:
     servicer = Parked()
     async with pair(servicer) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         calls = calls_pb2_grpc.AsyncCallsStub(both.channel)
         watches = [calls.WatchCall(calls_pb2.WatchCallRequest(call_id=call.call_id)) for _ in range(64)]
@@ -309,7 +309,7 @@ async def test_a_streaming_method_cannot_be_a_manager() -> None:
         async def Watch(self, request: Any, call: Any) -> None:
             return
 
-    handlers = {"Watch": grpc.unary_stream_rpc_method_handler(Servicer().Watch)}
+    handlers: dict[str, Any] = {"Watch": grpc.unary_stream_rpc_method_handler(Servicer().Watch)}
     server = rpc_async.server()
     with pytest.raises(rpc_async.CannotSupport, match="streaming"):
         server.add_registered_method_handlers("t.T", handlers)
@@ -341,12 +341,12 @@ async def test_server_interceptors_see_messages_and_can_refuse_and_change() -> N
 
     servicer = Parked()
     async with pair(servicer, interceptors=[Change()]) as both:
-        call = both.stub.Echo(request(b"there"))
+        call = begin(both.stub.Echo, request(b"there"))
         reply = response(b"there")
         (await servicer.next()).complete(reply)
         assert (await call).payload == b"there and back"
         assert reply.payload == b"there"
-        error = await outcome(both.stub.Echo(request(b"refuse")))
+        error = await outcome(begin(both.stub.Echo, request(b"refuse")))
         assert error.status == RpcStatus.ACCESS_DENIED
         unparsable = await outcome(both.channel.unary_unary("/rpc_async.demo.v1.Demo/Echo")(b"\xff"))
         assert unparsable.status == RpcStatus.BAD_STUB_DATA
@@ -354,13 +354,13 @@ async def test_server_interceptors_see_messages_and_can_refuse_and_change() -> N
 
 
 async def test_a_sync_client_of_plain_grpc_works_too() -> None:
-    class Servicer(demo_pb2_grpc.DemoServicer):
+    class Own(Servicer):
         @rpc_async.manager(inline=True)
         def Echo(self, request: demo_pb2.EchoRequest, call: Any) -> None:
             call.complete(response(request.payload))
 
     seen: Seen[bytes] = Seen()
-    async with serve(Servicer()) as (_, target):
+    async with serve(Own()) as (_, target):
 
         def blocking() -> None:
             with grpc.insecure_channel(target) as channel:

@@ -7,12 +7,13 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 import rpc_async
-from rpc_async import RpcStatus
+from rpc_async import RpcStatus, begin
 from rpc_async.demo.v1 import demo_pb2
 from tests.harness import PATIENCE, EchoCall, Parked, Wire, outcome, pair, request, response, until
 
@@ -43,12 +44,17 @@ def hammer(actions: list[Callable[[], None]], seed: int) -> None:
     assert not failures, failures
 
 
+def note(counts: Counter[int], number: int, _: object) -> None:
+    """Count a notification."""
+    counts[number] += 1
+
+
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("seed", range(3))
 async def test_eight_threads_complete_cancel_and_poll_the_same_calls(wire: Wire, seed: int) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        calls = [both.stub.Echo(request(str(number).encode())) for number in range(CALLS)]
+        calls = [begin(both.stub.Echo, request(str(number).encode())) for number in range(CALLS)]
         server_calls = [await servicer.next() for _ in range(CALLS)]
         accepted: Counter[int] = Counter()
         refused: Counter[int] = Counter()
@@ -56,7 +62,7 @@ async def test_eight_threads_complete_cancel_and_poll_the_same_calls(wire: Wire,
         notified: Counter[int] = Counter()
         lock = threading.Lock()
         for number, call in enumerate(calls):
-            call.add_done_callback(lambda _, number=number: notified.update([number]))
+            call.add_done_callback(partial(note, notified, number))
 
         def complete(number: int, server_call: EchoCall) -> None:
             try:
@@ -86,9 +92,9 @@ async def test_eight_threads_complete_cancel_and_poll_the_same_calls(wire: Wire,
         actions: list[Callable[[], None]] = []
         for number, (call, server_call) in enumerate(zip(calls, server_calls, strict=True)):
             actions += [
-                lambda number=number, server_call=server_call: complete(number, server_call),
-                lambda number=number, call=call: cancel(number, call),
-                lambda call=call, server_call=server_call: poll(call, server_call),
+                partial(complete, number, server_call),
+                partial(cancel, number, call),
+                partial(poll, call, server_call),
             ]
         await asyncio.to_thread(hammer, actions, seed)
 
@@ -112,7 +118,7 @@ async def test_eight_threads_complete_cancel_and_poll_the_same_calls(wire: Wire,
 async def test_many_loops_await_the_same_calls(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        calls = [both.stub.Echo(request()) for _ in range(CALLS)]
+        calls = [begin(both.stub.Echo, request()) for _ in range(CALLS)]
 
         async def collect() -> list[bytes]:
             return [(await call).payload for call in calls]
@@ -129,15 +135,15 @@ async def test_many_loops_await_the_same_calls(wire: Wire) -> None:
 
 @pytest.mark.timeout(180)
 async def test_begun_from_many_threads(wire: Wire) -> None:
-    class Servicer(Parked):
+    class Own(Parked):
         @rpc_async.manager
         def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
             call.complete(response(request.payload))
 
-    async with pair(Servicer(), wire) as both:
+    async with pair(Own(), wire) as both:
 
         def begin_some(number: int) -> bool:
-            calls = [both.stub.Echo(request(f"{number}-{index}".encode())) for index in range(100)]
+            calls = [begin(both.stub.Echo, request(f"{number}-{index}".encode())) for index in range(100)]
             return [call.result(PATIENCE).payload for call in calls] == [
                 f"{number}-{index}".encode() for index in range(100)
             ]

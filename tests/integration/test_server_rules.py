@@ -15,15 +15,28 @@ import grpc.aio
 import pytest
 
 import rpc_async
-from rpc_async import CancelReason, RpcStatus, manager
+from rpc_async import CancelReason, RpcStatus, begin, manager
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
-from tests.harness import PATIENCE, EchoCall, Parked, Seen, Wire, outcome, pair, request, response, serve, until
+from tests.harness import (
+    PATIENCE,
+    EchoCall,
+    Parked,
+    Seen,
+    Servicer,
+    Wire,
+    outcome,
+    pair,
+    request,
+    response,
+    serve,
+    until,
+)
 
 
 async def test_S1_only_complete_completes_a_call_even_with_an_empty_reply(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()  # its routine has returned
         assert both.server.running_calls == 1
         assert not call.done()
@@ -34,13 +47,13 @@ async def test_S1_only_complete_completes_a_call_even_with_an_empty_reply(wire: 
 async def test_S1_an_async_routine_that_returns_does_not_complete_its_call(wire: Wire) -> None:
     kept: Seen[EchoCall] = Seen()
 
-    class Servicer(demo_pb2_grpc.DemoServicer):
+    class Own(Servicer):
         @manager
         async def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
             kept.set(call)
 
-    async with pair(Servicer(), wire) as both:
-        call = both.stub.Echo(request())
+    async with pair(Own(), wire) as both:
+        call = begin(both.stub.Echo, request())
         server_call = await kept.get()
         assert not call.done()
         server_call.complete(response(b"later"))
@@ -51,7 +64,7 @@ async def test_S1_an_async_routine_that_returns_does_not_complete_its_call(wire:
 async def test_S2_completed_inside_the_routine(wire: Wire, kind: str) -> None:
     status: Seen[RpcStatus] = Seen()
 
-    class Servicer(demo_pb2_grpc.DemoServicer):
+    class Own(Servicer):
         if kind == "task":
 
             @manager
@@ -70,22 +83,22 @@ async def test_S2_completed_inside_the_routine(wire: Wire, kind: str) -> None:
             def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
                 status.set(call.complete(response(request.payload)))
 
-    async with pair(Servicer(), wire) as both:
-        assert (await both.stub.Echo(request(b"x"))).payload == b"x"
+    async with pair(Own(), wire) as both:
+        assert (await begin(both.stub.Echo, request(b"x"))).payload == b"x"
         assert await status.get() is RpcStatus.OK
 
 
 async def test_S2_an_inline_routine_runs_on_the_dispatch_thread_without_a_task(wire: Wire) -> None:
     where: Seen[tuple[int, Any]] = Seen()
 
-    class Servicer(demo_pb2_grpc.DemoServicer):
+    class Own(Servicer):
         @manager(inline=True)
         def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
             where.set((threading.get_ident(), rpc_async.current_call()))
             call.complete(response())
 
-    async with pair(Servicer(), wire) as both:
-        await both.stub.Echo(request())
+    async with pair(Own(), wire) as both:
+        await begin(both.stub.Echo, request())
         thread, call = await where.get()
         assert thread == threading.get_ident()
         assert isinstance(call, rpc_async.ServerCall)
@@ -94,7 +107,7 @@ async def test_S2_an_inline_routine_runs_on_the_dispatch_thread_without_a_task(w
 async def test_S2_completed_later_from_any_thread_without_any_help_from_the_user(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         status: Seen[RpcStatus] = Seen()
         thread = threading.Thread(target=lambda: status.set(server_call.complete(response(b"thread"))))
@@ -110,21 +123,21 @@ async def test_S3_the_reply_is_frozen_by_complete(wire: Wire, interceptors: tupl
         async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
             return await continuation(handler_call_details)
 
-    class Servicer(demo_pb2_grpc.DemoServicer):
+    class Own(Servicer):
         @manager
         async def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
             reply = response(b"as it was")
             call.complete(reply)
             reply.payload = b"changed"
 
-    async with pair(Servicer(), wire, interceptors=[PassOn() for _ in interceptors]) as both:
-        assert (await both.stub.Echo(request())).payload == b"as it was"
+    async with pair(Own(), wire, interceptors=[PassOn() for _ in interceptors]) as both:
+        assert (await begin(both.stub.Echo, request())).payload == b"as it was"
 
 
 async def test_S4_the_handle_is_destroyed_by_complete(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         server_call.complete(response(b"first"))
         with pytest.raises(rpc_async.InvalidAsyncHandle, match="before") as caught:
@@ -138,22 +151,22 @@ async def test_S4_the_handle_is_destroyed_by_complete(wire: Wire) -> None:
 async def test_S4_the_handle_is_destroyed_by_abort_and_by_an_exception(wire: Wire) -> None:
     raised: Seen[EchoCall] = Seen()
 
-    class Servicer(Parked):
+    class Own(Parked):
         @manager
         async def EchoFromThread(self, request: Any, call: Any) -> None:
             raised.set(call)
             raise ValueError("out of the routine")
 
-    servicer = Servicer()
+    servicer = Own()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         server_call.abort(77, "first")
         for again in (lambda: server_call.abort(78), lambda: server_call.complete(response())):
             with pytest.raises(rpc_async.InvalidAsyncHandle):
                 again()
         assert (await outcome(call)).status == 77
-        await outcome(both.stub.EchoFromThread(demo_pb2.EchoFromThreadRequest()))
+        await outcome(begin(both.stub.EchoFromThread, demo_pb2.EchoFromThreadRequest()))
         dead = await raised.get()
         with pytest.raises(rpc_async.InvalidAsyncHandle):
             dead.complete(response())
@@ -163,7 +176,7 @@ async def test_S5_a_reply_of_the_wrong_type_settles_the_call_and_raises(wire: Wi
     servicer = Parked()
     async with pair(servicer, wire) as both:
         for wrong in (demo_pb2.EchoRequest(payload=b"?"), None, b"bytes", "text"):
-            call = both.stub.Echo(request())
+            call = begin(both.stub.Echo, request())
             server_call = await servicer.next()
             with pytest.raises(rpc_async.BadStubData, match="EchoResponse") as caught:
                 server_call.complete(wrong)  # type: ignore[arg-type]
@@ -178,7 +191,7 @@ async def test_S5_a_reply_of_the_wrong_type_settles_the_call_and_raises(wire: Wi
 async def test_S5_a_reply_over_the_size_limit_settles_the_call_and_raises(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire, options=[("grpc.max_send_message_length", 1000)]) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         with pytest.raises(rpc_async.PayloadTooLarge, match="1000"):
             server_call.complete(response(b"x" * 1001))
@@ -204,7 +217,7 @@ async def test_S6_an_abort_code_reaches_the_client_unchanged(
 ) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         aborted = (await servicer.next()).abort(code, "the text: ä, 100 %")
         assert aborted.status is RpcStatus.OK
         error = await outcome(call)
@@ -218,7 +231,7 @@ async def test_S6_an_abort_code_reaches_the_client_unchanged(
 async def test_S6_a_code_that_cannot_be_an_outcome_is_refused_and_changes_nothing(wire: Wire, code: Any) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         with pytest.raises(rpc_async.InvalidArgument) as caught:
             server_call.abort(code)
@@ -231,15 +244,15 @@ async def test_S6_a_code_that_cannot_be_an_outcome_is_refused_and_changes_nothin
 async def test_S6_awaiting_an_abort_ends_the_routine(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
     went_on = False
 
-    class Servicer(demo_pb2_grpc.DemoServicer):
+    class Own(Servicer):
         @manager
         async def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
             nonlocal went_on
             await call.abort(grpc.StatusCode.NOT_FOUND, "not here")
             went_on = True
 
-    async with pair(Servicer(), wire) as both:
-        error = await outcome(both.stub.Echo(request()))
+    async with pair(Own(), wire) as both:
+        error = await outcome(begin(both.stub.Echo, request()))
         assert error.code() is grpc.StatusCode.NOT_FOUND
     assert not went_on
     assert not caplog.records
@@ -248,7 +261,7 @@ async def test_S6_awaiting_an_abort_ends_the_routine(wire: Wire, caplog: pytest.
 @pytest.mark.parametrize("kind", ["task", "thread", "inline"])
 @pytest.mark.parametrize("disclose", [False, True])
 async def test_S7_an_exception_fails_the_call(wire: Wire, kind: str, disclose: bool) -> None:
-    class Servicer(demo_pb2_grpc.DemoServicer):
+    class Own(Servicer):
         if kind == "task":
 
             @manager
@@ -261,8 +274,8 @@ async def test_S7_an_exception_fails_the_call(wire: Wire, kind: str, disclose: b
             def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
                 raise LookupError("a secret")
 
-    async with pair(Servicer(), wire, disclose_errors=disclose) as both:
-        error = await outcome(both.stub.Echo(request()))
+    async with pair(Own(), wire, disclose_errors=disclose) as both:
+        error = await outcome(begin(both.stub.Echo, request()))
         assert type(error) is rpc_async.CallFailed
         assert error.status == RpcStatus.CALL_FAILED
         assert ("LookupError: a secret" in error.details()) is disclose
@@ -272,14 +285,14 @@ async def test_S7_an_exception_fails_the_call(wire: Wire, kind: str, disclose: b
 async def test_S7_an_exception_after_the_end_is_logged_and_changes_nothing(
     wire: Wire, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Servicer(demo_pb2_grpc.DemoServicer):
+    class Own(Servicer):
         @manager
         async def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
             call.complete(response(b"done"))
             raise LookupError("too late")
 
-    async with pair(Servicer(), wire) as both:
-        assert (await both.stub.Echo(request())).payload == b"done"
+    async with pair(Own(), wire) as both:
+        assert (await begin(both.stub.Echo, request())).payload == b"done"
         await until(lambda: caplog.records)
     (record,) = caplog.records
     assert "after the call had settled" in record.getMessage()
@@ -290,7 +303,7 @@ async def test_S7_an_exception_after_the_end_is_logged_and_changes_nothing(
 async def test_S8_S9_S10_test_cancel_only_looks_and_a_cancelled_call_completes_normally(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         assert server_call.test_cancel() is False
         server_call.raise_if_cancelled()
@@ -308,7 +321,7 @@ async def test_S8_S9_S10_test_cancel_only_looks_and_a_cancelled_call_completes_n
 async def test_S10_a_settled_call_tests_as_cancelled(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         server_call.complete(response())
         assert server_call.test_cancel() is True
@@ -321,7 +334,7 @@ async def test_S10_a_settled_call_tests_as_cancelled(wire: Wire) -> None:
 async def test_S11_an_answer_that_nobody_waits_for_is_no_error(wire: Wire, answer: str) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         call.cancel()
         await asyncio.wait_for(server_call.wait_cancelled(), PATIENCE)
@@ -337,7 +350,7 @@ async def test_S11_an_answer_that_nobody_waits_for_is_no_error(wire: Wire, answe
 async def test_S13_the_client_asked(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         await call.request_cancel()
         assert server_call.cancel_reason is CancelReason.CLIENT_REQUESTED
@@ -349,7 +362,7 @@ async def test_S13_the_client_asked(wire: Wire) -> None:
 async def test_S13_the_client_aborted(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         assert call.cancel()
         await asyncio.wait_for(server_call.wait_cancelled(), PATIENCE)
@@ -430,7 +443,7 @@ async def test_S13_the_deadline_passed(wire: Wire, kind: str) -> None:
 async def test_S13_S15_the_server_shuts_down(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire, grace=0.05) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         await both.server.stop()
         assert server_call.cancel_reason is CancelReason.SHUTDOWN
@@ -443,7 +456,7 @@ async def test_S13_S15_the_server_shuts_down(wire: Wire) -> None:
 
 @pytest.mark.parametrize("kind", ["task", "thread", "inline"])
 async def test_S14_a_forgotten_handle_is_aborted_at_once(wire: Wire, kind: str) -> None:
-    class Servicer(demo_pb2_grpc.DemoServicer):
+    class Own(Servicer):
         if kind == "task":
 
             @manager
@@ -456,8 +469,8 @@ async def test_S14_a_forgotten_handle_is_aborted_at_once(wire: Wire, kind: str) 
             def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
                 return
 
-    async with pair(Servicer(), wire) as both:
-        error = await outcome(both.stub.Echo(request()))
+    async with pair(Own(), wire) as both:
+        error = await outcome(begin(both.stub.Echo, request()))
         assert error.status == RpcStatus.CALL_FAILED
         assert "returned without completing" in error.details()
         assert both.server.running_calls == 0
@@ -466,7 +479,7 @@ async def test_S14_a_forgotten_handle_is_aborted_at_once(wire: Wire, kind: str) 
 async def test_S14_a_handle_that_somebody_holds_is_not_forgotten_until_it_is(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call: EchoCall | None = await servicer.next()
         gc.collect()
         assert server_call is not None
@@ -477,7 +490,7 @@ async def test_S14_a_handle_that_somebody_holds_is_not_forgotten_until_it_is(wir
 
 
 async def test_S14_a_routine_that_drops_its_handle_while_it_runs_is_not_forgotten(wire: Wire) -> None:
-    class Servicer(demo_pb2_grpc.DemoServicer):
+    class Own(Servicer):
         @manager
         async def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
             del call
@@ -487,17 +500,17 @@ async def test_S14_a_routine_that_drops_its_handle_while_it_runs_is_not_forgotte
             assert again is not None
             again.complete(response(b"found again"))
 
-    async with pair(Servicer(), wire) as both:
-        assert (await both.stub.Echo(request())).payload == b"found again"
+    async with pair(Own(), wire) as both:
+        assert (await begin(both.stub.Echo, request())).payload == b"found again"
 
 
 async def test_S15_new_calls_are_refused_and_running_ones_may_finish(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire, grace=PATIENCE) as both:
-        running = both.stub.Echo(request())
+        running = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         stopping = asyncio.ensure_future(both.server.stop())
-        while (refused := await outcome(both.stub.EchoFromThread(demo_pb2.EchoFromThreadRequest()))).status == (
+        while (refused := await outcome(begin(both.stub.EchoFromThread, demo_pb2.EchoFromThreadRequest()))).status == (
             RpcStatus.PROCNUM_OUT_OF_RANGE
         ):
             pass  # not stopping yet
@@ -509,7 +522,7 @@ async def test_S15_new_calls_are_refused_and_running_ones_may_finish(wire: Wire)
         assert server_call.complete(response(b"finished")) is RpcStatus.OK
         assert (await running).payload == b"finished"
         await asyncio.wait_for(stopping, PATIENCE)
-        refused = await outcome(both.stub.Echo(request()))
+        refused = await outcome(begin(both.stub.Echo, request()))
         assert refused.status == RpcStatus.SERVER_UNAVAILABLE
         assert refused.executed is False
 
@@ -517,7 +530,7 @@ async def test_S15_new_calls_are_refused_and_running_ones_may_finish(wire: Wire)
 async def test_S15_a_second_stop_can_end_the_grace_period(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire, grace=10 * PATIENCE) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         stopping = asyncio.ensure_future(both.server.stop())
         await asyncio.sleep(0)
@@ -531,17 +544,17 @@ async def test_S15_a_second_stop_can_end_the_grace_period(wire: Wire) -> None:
 async def test_S16_at_most_max_calls_run(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire, max_calls=2) as both:
-        calls = [both.stub.Echo(request()) for _ in range(2)]
+        calls = [begin(both.stub.Echo, request()) for _ in range(2)]
         running = [await servicer.next() for _ in range(2)]
         assert both.server.running_calls == 2
-        refused = await outcome(both.stub.Echo(request()))
+        refused = await outcome(begin(both.stub.Echo, request()))
         assert type(refused) is rpc_async.ServerTooBusy
         assert refused.status == 1723
         assert refused.executed is False
         assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         running[0].complete(response())
         await asyncio.wait(map(asyncio.ensure_future, calls), return_when=asyncio.FIRST_COMPLETED)
-        third = both.stub.Echo(request())
+        third = begin(both.stub.Echo, request())
         (await servicer.next()).complete(response(b"third"))
         assert (await third).payload == b"third"
         running[1].complete(response())
@@ -551,7 +564,7 @@ async def test_S16_at_most_max_calls_run(wire: Wire) -> None:
 async def test_S17_the_running_managers_call_is_found_in_its_task_and_in_its_thread(wire: Wire) -> None:
     found: list[bool] = []
 
-    class Servicer(demo_pb2_grpc.DemoServicer):
+    class Own(Servicer):
         @manager
         async def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
             found.append(rpc_async.current_call() is call)
@@ -568,9 +581,9 @@ async def test_S17_the_running_managers_call_is_found_in_its_task_and_in_its_thr
             found.append(rpc_async.current_call() is call)
             call.complete(demo_pb2.EchoFromThreadResponse())
 
-    async with pair(Servicer(), wire) as both:
-        await both.stub.Echo(request())
-        await both.stub.EchoFromThread(demo_pb2.EchoFromThreadRequest())
+    async with pair(Own(), wire) as both:
+        await begin(both.stub.Echo, request())
+        await begin(both.stub.EchoFromThread, demo_pb2.EchoFromThreadRequest())
     assert found == [True] * 4
     assert rpc_async.current_call() is None
 
@@ -578,7 +591,7 @@ async def test_S17_the_running_managers_call_is_found_in_its_task_and_in_its_thr
 async def test_progress_is_watched_and_the_latest_wins(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         server_call.progress(0.25, "a quarter", demo_pb2.EchoRequest(payload=b"d"))
         reports = call.progress()
@@ -603,7 +616,7 @@ async def test_progress_is_watched_and_the_latest_wins(wire: Wire) -> None:
 async def test_progress_out_of_range_is_refused(wire: Wire, fraction: float) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request())
+        call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         with pytest.raises(rpc_async.InvalidArgument):
             server_call.progress(fraction)
@@ -614,7 +627,7 @@ async def test_progress_out_of_range_is_refused(wire: Wire, fraction: float) -> 
 async def test_interruptible_turns_a_cancel_into_an_exception(wire: Wire) -> None:
     entered: Seen[None] = Seen()
 
-    class Servicer(demo_pb2_grpc.DemoServicer):
+    class Own(Servicer):
         @manager
         async def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
             try:
@@ -627,8 +640,8 @@ async def test_interruptible_turns_a_cancel_into_an_exception(wire: Wire) -> Non
                 assert not task.cancelling()
                 call.complete(response(b"interrupted"))
 
-    async with pair(Servicer(), wire) as both:
-        call = both.stub.Echo(request())
+    async with pair(Own(), wire) as both:
+        call = begin(both.stub.Echo, request())
         await entered.get()
         call.request_cancel()
         assert (await call).payload == b"interrupted"
@@ -639,15 +652,15 @@ async def test_C5_a_verdict_of_1818_by_an_exception_out_of_the_routine(
 ) -> None:
     entered: Seen[None] = Seen()
 
-    class Servicer(demo_pb2_grpc.DemoServicer):
+    class Own(Servicer):
         @manager
         async def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
             async with call.interruptible():
                 entered.set(None)
                 await asyncio.Event().wait()
 
-    async with pair(Servicer(), wire) as both:
-        call = both.stub.Echo(request())
+    async with pair(Own(), wire) as both:
+        call = begin(both.stub.Echo, request())
         await entered.get()
         call.request_cancel()
         error = await outcome(call)
@@ -659,7 +672,7 @@ async def test_C5_a_verdict_of_1818_by_an_exception_out_of_the_routine(
 async def test_interruptible_leaves_the_tasks_own_cancel_alone(wire: Wire) -> None:
     seen: Seen[str] = Seen()
 
-    class Servicer(demo_pb2_grpc.DemoServicer):
+    class Own(Servicer):
         @manager
         async def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
             async with call.interruptible():
@@ -673,15 +686,15 @@ async def test_interruptible_leaves_the_tasks_own_cancel_alone(wire: Wire) -> No
                     pass
             call.complete(response())
 
-    async with pair(Servicer(), wire) as both:
-        await both.stub.Echo(request())
+    async with pair(Own(), wire) as both:
+        await begin(both.stub.Echo, request())
         assert await seen.get() == "timeout"
 
 
 async def test_trailing_metadata_and_context_reach_the_other_side(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire) as both:
-        call = both.stub.Echo(request(), metadata=(("x-question", "what"), ("x-bytes-bin", b"\x00\xff")))
+        call = begin(both.stub.Echo, request(), metadata=(("x-question", "what"), ("x-bytes-bin", b"\x00\xff")))
         server_call = await servicer.next()
         metadata = dict(server_call.invocation_metadata())
         assert metadata["x-question"] == "what"

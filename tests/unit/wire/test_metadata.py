@@ -11,7 +11,7 @@ from rpc_async.wire.metadata import check_metadata, client_call_id
 
 
 def test_good_metadata_is_passed_on() -> None:
-    pairs = [("x-a.b_c", "text"), ("x-bin", b"\x00"), ("x-raw", b"ascii")]
+    pairs: list[tuple[str, str | bytes]] = [("x-a.b_c", "text"), ("x-bin", b"\x00"), ("x-raw", b"ascii")]
     assert check_metadata(iter(pairs)) == tuple(pairs)
     assert check_metadata(None) == ()
 

@@ -1,0 +1,73 @@
+"""What a user writes, typed: mypy and pyright must pass it in strict mode without a single ignore."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import assert_type
+
+import grpc
+
+import rpc_async
+from rpc_async import AsyncCall, CancelReason, RpcStatus, ServerCall, begin, manager
+from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
+
+
+class Demo(demo_pb2_grpc.DemoServicer):
+    """One routine of each kind, and an ordinary gRPC handler."""
+
+    @manager
+    async def AsyncFunc(self, request: demo_pb2.AsyncFuncRequest, call: ServerCall[demo_pb2.AsyncFuncResponse]) -> None:
+        async with call.interruptible():
+            await asyncio.sleep(request.delay_ms / 1000)
+        assert_type(call.complete(demo_pb2.AsyncFuncResponse(reply=1)), RpcStatus)
+        assert_type(call.cancel_reason, CancelReason | None)
+
+    @manager(inline=True)
+    def Echo(self, request: demo_pb2.EchoRequest, call: ServerCall[demo_pb2.EchoResponse]) -> None:
+        call.complete(demo_pb2.EchoResponse(payload=request.payload))
+
+    @manager
+    def EchoFromThread(
+        self, request: demo_pb2.EchoFromThreadRequest, call: ServerCall[demo_pb2.EchoFromThreadResponse]
+    ) -> None:
+        call.progress(0.5, "half", request)
+
+    async def Fail(self, request: demo_pb2.FailRequest, context: object) -> demo_pb2.FailResponse:
+        return demo_pb2.FailResponse()
+
+
+async def serve() -> None:
+    """Run a server."""
+    server = rpc_async.server(max_calls=10, grace=1.0)
+    demo_pb2_grpc.add_DemoServicer_to_server(Demo(), server)
+    assert_type(server.add_insecure_port("localhost:0"), int)
+    await server.start()
+    await server.stop()
+
+
+async def use(target: str) -> None:
+    """Use a client on the running loop."""
+    async with rpc_async.connect(target) as channel:
+        stub = demo_pb2_grpc.DemoStub(channel)
+        call = begin(stub.Echo, demo_pb2.EchoRequest(payload=b"x"), timeout=1.0, metadata=(("k", "v"),))
+        assert_type(call, AsyncCall[demo_pb2.EchoResponse])
+        assert_type(await call, demo_pb2.EchoResponse)
+        assert_type(call.complete(), demo_pb2.EchoResponse)
+        assert_type(await call.request_cancel(), RpcStatus)
+        async for report in call.progress():
+            assert_type(report.fraction, float)
+        try:
+            reply = await stub.Echo(demo_pb2.EchoRequest())
+        except rpc_async.CallError as error:
+            assert_type(error.executed, bool | None)
+            assert_type(error.code(), grpc.StatusCode)
+        else:
+            assert_type(reply, demo_pb2.EchoResponse)
+
+
+def use_in_a_thread(target: str) -> bytes:
+    """Use a client in plain, blocking code."""
+    with rpc_async.connect(target) as channel:
+        call = begin(demo_pb2_grpc.DemoStub(channel).Echo, demo_pb2.EchoRequest())
+        assert_type(call.wait(1.0), bool)
+        return call.result(timeout=1.0).payload

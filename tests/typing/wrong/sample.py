@@ -1,0 +1,35 @@
+"""What the type checkers must refuse: each line that is marked is an error, and no other is."""
+
+from __future__ import annotations
+
+import rpc_async
+from rpc_async import ServerCall, begin, manager
+from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
+
+
+class WrongReply(demo_pb2_grpc.DemoServicer):
+    """Its routine replies with another method's message."""
+
+    @manager
+    def Echo(self, request: demo_pb2.EchoRequest, call: ServerCall[demo_pb2.FailResponse]) -> None:  # wrong
+        call.complete(demo_pb2.FailResponse())
+
+
+class WrongComplete(demo_pb2_grpc.DemoServicer):
+    """Its routine completes with another message than it says."""
+
+    @manager(inline=True)
+    def Echo(self, request: demo_pb2.EchoRequest, call: ServerCall[demo_pb2.EchoResponse]) -> None:
+        call.complete(demo_pb2.FailResponse())  # wrong
+
+
+async def wrong_request(channel: rpc_async.Channel) -> None:
+    """Begins a call with another method's request."""
+    begin(demo_pb2_grpc.DemoStub(channel).Echo, demo_pb2.FailRequest())  # wrong
+
+
+async def wrong_use(channel: rpc_async.Channel) -> None:
+    """Takes a status for a reply."""
+    call = begin(demo_pb2_grpc.DemoStub(channel).Echo, demo_pb2.EchoRequest())
+    payload: str = (await call).payload  # wrong
+    print(payload)
