@@ -153,7 +153,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rounds, seconds = (3, 0.8) if arguments.quick else (7, 2.0)
 
-    console = Console(soft_wrap=True)
+    console = Console(width=None if sys.stdout.isatty() else 120)
     rows = summary(asyncio.run(run(rounds, seconds, console)))
     versions = f"Python {platform.python_version()}, grpcio {grpc.__version__}, rpc_async {rpc_async.__version__}"
     title = f"unary echo of {len(PAYLOAD)} bytes, {versions}, medians of {rounds} rounds of {seconds:g} s"

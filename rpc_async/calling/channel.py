@@ -50,7 +50,7 @@ class Channel(grpc.aio.Channel):
         self.target: Final = target
         self.intercepted: Final = bool(interceptors)
         """Whether gRPC interceptors see the calls, which want messages, not bytes."""
-        self.max_payload: Final = DEFAULT_MAX_PAYLOAD if limit < 0 else limit
+        self.max_payload: Final[int] = DEFAULT_MAX_PAYLOAD if limit < 0 else limit
         """Bytes: the largest request."""
         self._credentials = credentials
         self._options = tuple(merged.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from rpc_async.errors import BadStubData, PayloadTooLarge
 from rpc_async.wire.descriptors import reply_type
@@ -24,7 +24,7 @@ class Codec:
         serialize: Callable[[Any], bytes] | None,
         max_payload: int,
     ) -> None:
-        self.method = method
+        self.method: Final[str] = method
         self._deserialize = deserialize
         self._serialize = serialize
         self._reply_type = None if serialize is None else reply_type(method)  # None: the user brings bytes

@@ -41,9 +41,9 @@ class Dispatcher:
         self.mailbox: Final = Mailbox(loop)
         self.table: Final = CallTable(linger)
         self.disclose_errors: Final = disclose_errors
-        self.draining = False
-        self.stopped = False
-        self.running = 0
+        self.draining: bool = False
+        self.stopped: bool = False
+        self.running: int = 0
         """Calls that count against `max_calls`: of manager routines and of ordinary handlers."""
         self._max_calls = max_calls
         self._pool = pool

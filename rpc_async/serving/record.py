@@ -80,11 +80,11 @@ class CallRecord(ABC):
         invocation_metadata: tuple[tuple[str, str | bytes], ...],
     ) -> None:
         self.call_id: Final = call_id
-        self.method: Final = codec.method
+        self.method: Final[str] = codec.method
         self.invocation_metadata: Final = invocation_metadata
         self.status: int = RpcStatus.ASYNC_CALL_PENDING
-        self.ended_at = 0.0
-        self.asked_for = False
+        self.ended_at: float = 0.0
+        self.asked_for: bool = False
         """Somebody has looked the call up by its id."""
         self._codec = codec
         self._owner = owner
