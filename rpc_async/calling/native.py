@@ -61,6 +61,7 @@ class NativeDriver:
         self._io = io
         self._calls = AsyncCallsClient(channel)
         self._outstanding: set[AsyncCall[Any]] = set()
+        self._drained: asyncio.Event | None = None
         self._last_abort = "", -math.inf
         self._tasks: set[asyncio.Task[None]] = set()
         self._watched: set[AsyncCall[Any]] = set()
@@ -103,6 +104,29 @@ class NativeDriver:
             return
         call.native = native
         self._outstanding.add(call)
+        if deserialize is None:  # with interceptors, gRPC's call is several
+            self._spawn(self._carry(call, native, deserialize))
+        else:
+
+            def done(_: Any) -> None:
+                self.mailbox.loop.call_soon(self._collect, call, native, deserialize)
+
+            native.add_done_callback(done)
+
+    def _collect(
+        self, call: AsyncCall[Any], native: grpc.aio.UnaryUnaryCall[Any, Any], deserialize: Callable[[bytes], Any]
+    ) -> None:
+        """Collect the outcome of a gRPC call that is done.
+
+        gRPC's own task for it ended in the step that made it done. So awaiting it now need not wait, and no second
+        task for each call has to be paid.
+        """
+        carrying = self._carry(call, native, deserialize)
+        try:
+            carrying.send(None)
+        except StopIteration:
+            return
+        carrying.close()  # it would wait after all, which only a task can
         self._spawn(self._carry(call, native, deserialize))
 
     async def _carry(
@@ -123,6 +147,8 @@ class NativeDriver:
             _LOGGER.exception("%r: gRPC, or an interceptor, failed in an unforeseen way", call)
             outcome = fault(RpcStatus.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
         self._outstanding.discard(call)
+        if self._drained is not None and not self._outstanding:
+            self._drained.set()
         call.settle(outcome)
 
     def tell_abort(self, call: AsyncCall[Any]) -> None:
@@ -215,8 +241,9 @@ class NativeDriver:
     async def close(self, grace: float | None) -> None:
         """Close the channel: wait up to `grace` seconds for outstanding calls, then abort them."""
         if grace and self._outstanding:
-            carriers = [task for task in self._tasks if not task.done()]
-            await asyncio.wait(carriers, timeout=grace)
+            self._drained = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._drained.wait(), grace)
         for call in tuple(self._outstanding):
             call.abort("the channel was closed before the call settled; the server may go on with it")
         await self._flush_aborts()

@@ -8,6 +8,7 @@ import contextvars
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import get_ident
 from typing import Any, Final
 
 from rpc_async.core.outcome import Fault, fault
@@ -39,6 +40,7 @@ class Dispatcher:
     ) -> None:
         self.loop: Final = loop
         self.mailbox: Final = Mailbox(loop)
+        self.thread_id: Final[int] = get_ident()
         self.table: Final = CallTable(linger)
         self.disclose_errors: Final = disclose_errors
         self.draining: bool = False
@@ -83,14 +85,13 @@ class Dispatcher:
 
     def finished(self, record: CallRecord) -> None:
         """A call has settled. From any thread."""
-        if self.mailbox.here():
-            self._remove(record)
-        else:
-            self.mailbox.post(self._remove, record)
-
-    def _remove(self, record: CallRecord) -> None:
+        if get_ident() != self.thread_id:
+            self.mailbox.post(self.finished, record)
+            return
         self.table.remove(record, self.loop)
-        self.leave()
+        self.running -= 1
+        if not self.running:
+            self._idle.set()
 
     # -- running manager routines -----------------------------------------------------------------------
 

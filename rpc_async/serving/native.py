@@ -8,6 +8,8 @@ import inspect
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
+from threading import get_ident
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -24,10 +26,13 @@ from rpc_async.status import CancelReason, RpcStatus
 from rpc_async.wire.faults import grpc_status_code, status_trailer
 from rpc_async.wire.metadata import CALL_ID_KEY, client_call_id
 
-__all__ = ["DecodeFirst", "NativeManagers", "abort_call"]
+__all__ = ["DecodeFirst", "NativeManagers", "abort_call", "call_details"]
 
 _CALL_ID: Final = re.compile(r"[A-Za-z0-9_\-]{22,128}\Z")
 """At least 22 characters: 128 random bits in base64."""
+
+call_details: Final[ContextVar[grpc.HandlerCallDetails | None]] = ContextVar("rpc_async.call_details", default=None)
+"""What gRPC knew of the call in this task when it looked for the call's handler: its metadata, read already."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -105,7 +110,9 @@ class NativeManagers:
         refusal = dispatcher.refusal()
         if refusal is not None:
             return refusal
-        metadata: tuple[tuple[str, str | bytes], ...] = tuple(context.invocation_metadata() or ())
+        details = call_details.get()
+        found = context.invocation_metadata() if details is None else details.invocation_metadata
+        metadata: tuple[tuple[str, str | bytes], ...] = tuple(found or ())
         call_id = client_call_id(metadata)
         if call_id is not None and not _CALL_ID.match(call_id):
             return _bad_id("must be 22 to 128 letters, digits, _ or -, at random")
@@ -138,7 +145,17 @@ def _bad_id(what: str) -> Fault:
 class NativeCall(CallRecord):
     """A call that came as a gRPC call of its own."""
 
-    __slots__ = ("_context", "_mailbox", "_peer", "_timeout", "_waiter", "chose_id", "outcome", "trailing")
+    __slots__ = (
+        "_context",
+        "_mailbox",
+        "_peer",
+        "_thread_id",
+        "_timeout",
+        "_waiter",
+        "chose_id",
+        "outcome",
+        "trailing",
+    )
 
     def __init__(
         self,
@@ -155,14 +172,15 @@ class NativeCall(CallRecord):
         self._waiter: asyncio.Future[None] | None = None
         self.trailing: tuple[tuple[str, str | bytes], ...] = ()
         self._mailbox = dispatcher.mailbox
+        self._thread_id = dispatcher.thread_id
         self._context: Context | None = context
         self._peer: str | None = None
         self._timeout = _deadline(context)
 
     def deliver(self, outcome: Outcome) -> None:
-        self._mailbox.run(self._set, outcome)  # a closed loop has no client to hear of it
-
-    def _set(self, outcome: Outcome) -> None:
+        if get_ident() != self._thread_id:
+            self._mailbox.post(self.deliver, outcome)  # a closed loop has no client to hear of it
+            return
         self.outcome = outcome
         if self._waiter is not None and not self._waiter.done():  # done: gRPC has cancelled the call
             self._waiter.set_result(None)

@@ -68,6 +68,7 @@ class CallRecord(ABC):
         "call_id",
         "ended_at",
         "invocation_metadata",
+        "machine",
         "method",
         "status",
     )  # fmt: skip
@@ -88,7 +89,8 @@ class CallRecord(ABC):
         """Somebody has looked the call up by its id."""
         self._codec = codec
         self._owner = owner
-        self._machine = ServerCallMachine()
+        self.machine: Final[ServerCallMachine] = ServerCallMachine()
+        """Decides. Ask it anything; tell it something only through this record, which holds the lock."""
         self._lock = threading.Lock()
         self._handle: ServerCall[Any] | weakref.ref[ServerCall[Any]] | None = None
         self._hooks: list[Callable[[], None]] | None = None
@@ -128,35 +130,26 @@ class CallRecord(ABC):
     @property
     def state(self) -> ServerState:
         """Where the call stands."""
-        return self._machine.state
+        return self.machine.state
 
     @property
     def settled(self) -> bool:
         """Whether the handle is destroyed (S4)."""
-        return self._machine.state is ServerState.SETTLED
+        return self.machine.state is ServerState.SETTLED
 
     @property
     def cancel_reason(self) -> CancelReason | None:
         """Why the call was cancelled, if it was (S13)."""
-        return self._machine.cancel_reason
+        return self.machine.cancel_reason
 
     @property
     def last_progress(self) -> Progress | None:
         """The latest progress report."""
-        return self._machine.last_progress
-
-    @property
-    def noted(self) -> bool:
-        """Whether anyone may ask for the call by its id after its end: it was looked up, cancelled, or reported on.
-
-        Most calls are none of that, and need not be kept.
-        """
-        machine = self._machine
-        return self.asked_for or machine.cancel_reason is not None or machine.last_progress is not None
+        return self.machine.last_progress
 
     def test_cancel(self) -> bool:
         """Look, and change nothing (S8, S10)."""
-        return self._machine.test_cancel()
+        return self.machine.test_cancel()
 
     def __repr__(self) -> str:
         return f"{self.method} [{self.call_id[:8]}…]"
@@ -180,7 +173,7 @@ class CallRecord(ABC):
 
     def handle_dropped(self) -> None:
         """The last reference to the handle is gone. Called by a destructor: may run inside any other line."""
-        if self._machine.state is not ServerState.SETTLED:
+        if self.machine.state is not ServerState.SETTLED:
             self._owner.mailbox.post(self._forgotten)
 
     def _forgotten(self) -> None:
@@ -198,9 +191,12 @@ class CallRecord(ABC):
 
     def complete(self, reply: Any) -> RpcStatus:
         """See `ServerCall.complete`."""
-        step = self._claim(ServerEvent.COMPLETE)
+        with self._lock:
+            step = self.machine.end(ServerEvent.COMPLETE)
+        if step.verdict is RpcStatus.INVALID_ASYNC_HANDLE:
+            raise self._destroyed()
         try:
-            outcome: Outcome = Reply(self._codec.encode(reply))
+            outcome = Reply(self._codec.encode(reply))
         except UsageError as error:  # final all the same (S5)
             self._settle(step, fault(error.status, str(error), executed=True))
             raise
@@ -210,7 +206,9 @@ class CallRecord(ABC):
     def abort(self, code: int | grpc.StatusCode, message: str, details: Iterable[Message]) -> RpcStatus:
         """See `ServerCall.abort`."""
         failure = abort_fault(code, message, details)  # raises before anything is changed (S6)
-        step = self._claim(ServerEvent.ABORT)
+        step = self._end(ServerEvent.ABORT)
+        if step.verdict is RpcStatus.INVALID_ASYNC_HANDLE:
+            raise self._destroyed()
         try:
             status_trailer(failure)
         except PayloadTooLarge as error:
@@ -239,7 +237,7 @@ class CallRecord(ABC):
     def progress(self, progress: Progress) -> None:
         """Keep a progress report and tell who watches."""
         with self._lock:
-            wanted = self._machine.progress(progress)
+            wanted = self.machine.progress(progress)
         if wanted:
             self._changed()
 
@@ -248,14 +246,14 @@ class CallRecord(ABC):
     def ask_cancel(self) -> None:
         """The client asked the call to stop, and waits (C5)."""
         with self._lock:
-            step = self._machine.ask()
+            step = self.machine.ask()
         if step.changed:
             self._changed()
 
     def orphan(self, reason: CancelReason) -> None:
         """Nobody waits for the call any more (C6, C12, S15)."""
         with self._lock:
-            step = self._machine.orphan(reason)
+            step = self.machine.orphan(reason)
         if step.release:
             self.deliver(_cancelled_fault(reason))
         if step.changed:
@@ -298,16 +296,12 @@ class CallRecord(ABC):
 
     def _end(self, event: ServerEvent) -> ServerStep:
         with self._lock:
-            return self._machine.end(event)
+            return self.machine.end(event)
 
-    def _claim(self, event: ServerEvent) -> ServerStep:
-        with self._lock:
-            step = self._machine.end(event)
-        if step.verdict is RpcStatus.INVALID_ASYNC_HANDLE:
-            raise InvalidAsyncHandle(
-                f"{self!r} was completed or aborted before, which destroyed its handle: nothing was sent (S4)"
-            )
-        return step
+    def _destroyed(self) -> InvalidAsyncHandle:
+        return InvalidAsyncHandle(
+            f"{self!r} was completed or aborted before, which destroyed its handle: nothing was sent (S4)"
+        )
 
     def _settle(self, step: ServerStep, outcome: Outcome) -> None:
         if step.deliver:

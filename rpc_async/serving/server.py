@@ -15,7 +15,7 @@ from rpc_async.serving.async_calls import AsyncCallsServicer
 from rpc_async.serving.codec import Codec, MessageCodec
 from rpc_async.serving.dispatcher import Dispatcher
 from rpc_async.serving.manager import routine_kind
-from rpc_async.serving.native import DecodeFirst, NativeManagers
+from rpc_async.serving.native import DecodeFirst, NativeManagers, call_details
 from rpc_async.serving.ordinary import OrdinaryHandlers
 from rpc_async.v1 import calls_pb2_grpc
 from rpc_async.wire.metadata import DEFAULT_MAX_PAYLOAD, MAX_METADATA
@@ -213,6 +213,7 @@ class _Adapted(grpc.GenericRpcHandler):
         self._adapted: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        call_details.set(handler_call_details)  # gRPC serves the call in this same task
         method = handler_call_details.method
         adapted = self._adapted.get(method)
         if adapted is None:

@@ -15,7 +15,8 @@ from rpc_async.status import CancelReason
 __all__ = ["CallTable"]
 
 MAX_ENDED: Final = 4096
-"""How many calls that ended can still be looked at; see `CallRecord.noted`. The oldest goes first."""
+"""How many calls that ended can still be looked at; those that were looked up, cancelled, or
+reported progress. Most are none of that, and need not be kept. The oldest goes first."""
 MAX_EARLY_CANCELS: Final = 4096
 """How many cancels can wait for their calls. The oldest goes first."""
 EARLY_CANCEL_LIFE: Final = 30.0
@@ -62,7 +63,8 @@ class CallTable:
     def remove(self, record: CallRecord, loop: asyncio.AbstractEventLoop) -> None:
         """A call has ended: if anyone may ask what became of it, keep it for a while among the ended."""
         del self._running[record.call_id]
-        if record.noted:
+        machine = record.machine
+        if record.asked_for or machine.cancel_reason is not None or machine.last_progress is not None:
             record.ended_at = loop.time()
             self._ended[record.call_id] = record
             if len(self._ended) > MAX_ENDED:

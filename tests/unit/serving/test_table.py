@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from rpc_async.core.outcome import Progress
+from rpc_async.core.server_call import ServerCallMachine
 from rpc_async.serving.table import EARLY_CANCEL_LIFE, MAX_EARLY_CANCELS, MAX_ENDED, CallTable
 from rpc_async.status import CancelReason
 
@@ -22,7 +24,9 @@ class Record:
 
     def __init__(self, call_id: str, *, noted: bool = True) -> None:
         self.call_id = call_id
-        self.noted = noted
+        self.machine = ServerCallMachine()
+        if noted:
+            self.machine.progress(Progress(0.5))
         self.asked_for = False
         self.ended_at = 0.0
         self.events: list[object] = []
