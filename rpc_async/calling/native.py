@@ -123,10 +123,13 @@ class NativeDriver:
         """
         carrying = self._carry(call, native, deserialize)
         try:
-            carrying.send(None)
+            waited_for: Any = carrying.send(None)
         except StopIteration:
             return
-        carrying.close()  # it would wait after all, which only a task can
+        # It would wait after all, which only a task can. The future it waits for is told that nobody took it up, as
+        # a task tells it: else it could not be awaited again.
+        waited_for._asyncio_future_blocking = False
+        carrying.close()
         self._spawn(self._carry(call, native, deserialize))
 
     async def _carry(
