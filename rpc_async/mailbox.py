@@ -7,6 +7,7 @@ that is posted before the loop comes round.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -48,11 +49,11 @@ class Mailbox:
         self._posted.append((function, args))
         if not self._wakened:
             self._wakened = True
-            try:
+            with contextlib.suppress(RuntimeError):  # closed: the look below answers, now and for all that follow
                 self.loop.call_soon_threadsafe(self._drain)
-            except RuntimeError:  # the loop is closed
-                self._posted.clear()
-                return False
+        if self.loop.is_closed():
+            self._posted.clear()
+            return False
         return True
 
     def run(self, function: Callable[..., object], *args: Any) -> bool:

@@ -437,8 +437,7 @@ async def test_plain_with_has_a_thread_and_a_loop_of_its_own(wire: Wire) -> None
             call.add_done_callback(lambda done: refused.set(_raised(begin(stub.Echo, request()).result)))
             threads = threading.enumerate()
             assert any(thread.name.startswith("rpc_async-channel") for thread in threads)
-            (second,) = [call]
-            assert second.result() == reply
+            assert call.result() == reply
             blocked_done.wait(PATIENCE)
         assert not any(thread.name.startswith("rpc_async-channel") for thread in threading.enumerate())
         with pytest.raises(rpc_async.InvalidBinding):

@@ -52,4 +52,13 @@ def test_a_closed_loop_says_no() -> None:
         return Mailbox(asyncio.get_running_loop())
 
     mailbox = asyncio.run(make())
+    for _ in range(3):
+        assert mailbox.post(print) is False
+
+
+def test_a_loop_that_was_closed_before_it_came_round_says_no() -> None:
+    loop = asyncio.new_event_loop()
+    mailbox = Mailbox(loop)
+    assert mailbox.post(print)  # its wake-up is on its way, and will never arrive
+    loop.close()
     assert mailbox.post(print) is False
