@@ -59,6 +59,10 @@ async def follow(number: int, call: rpc_async.AsyncCall[demo_pb2.AsyncFuncRespon
     return 0
 
 
+LINGER = 5.0
+"""Seconds: how long a person is left waiting for a connection that was lost to come back."""
+
+
 async def run(
     target: str,
     credentials: grpc.ChannelCredentials | None,
@@ -69,7 +73,7 @@ async def run(
 ) -> int:
     """Make the calls, all at once. Returns the exit code."""
     try:
-        channel = rpc_async.connect(target, credentials=credentials)
+        channel = rpc_async.connect(target, credentials=credentials, linger=LINGER)
     except rpc_async.InvalidArgument as error:
         raise click.BadParameter(str(error), param_hint="--target") from None
     with make_view(count) as view:

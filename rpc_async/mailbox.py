@@ -25,10 +25,13 @@ class Mailbox:
     Make it on the loop's own thread.
     """
 
-    __slots__ = ("_posted", "_thread_id", "_wakened", "loop")
+    __slots__ = ("_posted", "_thread_id", "_wakened", "lock", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop: Final = loop
+        self.lock: Final = threading.Lock()
+        """Guards what the loop's many small objects share with other threads, for a few instructions each time. A lock
+        for each object would be as quick to take, and dear to make. Never call anything unknown under it."""
         self._thread_id = threading.get_ident()
         self._posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._wakened = False

@@ -17,7 +17,7 @@ settings.register_profile("dev", max_examples=50, deadline=None, print_blob=True
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
-@pytest.fixture(params=["native"])
+@pytest.fixture(params=["native", "session"])
 def wire(request: pytest.FixtureRequest) -> Wire:
     """Every wire: one meaning, tested from one body."""
     return cast("Wire", request.param)

@@ -19,7 +19,7 @@ PATIENCE = 20.0
 TICK = 0.002
 """Seconds between two looks at a condition."""
 
-Wire = Literal["native"]
+Wire = Literal["native", "session"]
 EchoCall = rpc_async.ServerCall[demo_pb2.EchoResponse]
 T = TypeVar("T")
 

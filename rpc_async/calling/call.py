@@ -19,12 +19,20 @@ from rpc_async.mailbox import Mailbox
 from rpc_async.status import CancelReason, RpcStatus
 from rpc_async.wire.faults import grpc_status_code
 
-__all__ = ["AsyncCall", "CallDriver"]
+__all__ = ["AsyncCall", "CallDriver", "CallNames"]
 
 _LOGGER: Final = logging.getLogger("rpc_async.calling")
 
 ReplyT = TypeVar("ReplyT")
 T = TypeVar("T")
+
+
+class CallNames(Protocol):
+    """Gives calls their ids."""
+
+    def of(self, number: int) -> str:
+        """Return the id of the call with this number."""
+        ...
 
 
 class CallDriver(Protocol):
@@ -38,8 +46,8 @@ class CallDriver(Protocol):
     def tell_cancel(self, call: AsyncCall[Any], request: CancelRequest) -> None:
         """Ask the server to stop the call, and answer the request once it is known that it was told."""
 
-    def tell_abort(self, call: AsyncCall[Any]) -> None:
-        """Tell the server that nobody waits for the call any more."""
+    def tell_abort(self, call: AsyncCall[Any], failure: Fault) -> None:
+        """Tell the server that nobody waits for the call any more, and why."""
 
     def watch(self, call: AsyncCall[Any]) -> None:
         """See to it that progress reports arrive."""
@@ -88,33 +96,52 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
     """
 
     __slots__ = (
-        "_callbacks", "_cancel_request", "_deadline", "_driver", "_machine", "_progress_waiters", "call_id",
-        "failure_metadata", "method", "native", "user_info",
+        "_callbacks", "_deadline", "_machine", "_progress_waiters", "cancel_request", "deserialize", "driver", "ids",
+        "metadata", "method", "native", "number", "user_info", "wait_for_ready",
     )  # fmt: skip
 
     def __init__(
-        self, driver: CallDriver, method: str, call_id: str, deadline: float | None, user_info: object
+        self,
+        driver: CallDriver,
+        method: str,
+        deserialize: Callable[[bytes], Any] | None,
+        deadline: float | None,
+        user_info: object,
     ) -> None:
         Latch.__init__(self, driver.mailbox)
         self.method: Final = method
         """The method's full name, as `/package.Service/Method`."""
-        self.call_id: Final = call_id
-        """The call's id, chosen at random. To hold it is the permission to look at the call and to cancel it."""
         self.user_info: object = user_info
         """Yours, as in RPC_ASYNC_STATE: the library does not look at it."""
         self.native: grpc.aio.UnaryUnaryCall[Any, Any] | None = None
-        """The driver's: the gRPC call that carries this one."""
-        self.failure_metadata: tuple[grpc.aio.Metadata, grpc.aio.Metadata] | None = None
-        """The driver's: the initial and the trailing metadata of a failure."""
-        self._driver = driver
+        """The driver's: the gRPC call that carries this one, if one does."""
+        self.metadata: tuple[grpc.aio.Metadata, grpc.aio.Metadata] | None = None
+        """The driver's: the initial and the trailing metadata, where they came with the outcome."""
+        self.driver: CallDriver = driver
+        """What carries the call."""
+        self.deserialize = deserialize
+        """The driver's: reads the reply."""
+        self.ids: CallNames | None = None
+        """The driver's: gives the call its id."""
+        self.number: int = 0
+        """The driver's: the call's number in its session."""
+        self.wait_for_ready: bool = False
+        """The driver's: whether the call waits for a connection, in place of failing where there is none."""
         self._machine = ClientCall()
         self._deadline = deadline
         self._callbacks: list[Callable[[Any], object]] | None = None
         self._progress_waiters: list[_Change] | None = None
-        self._cancel_request: CancelRequest | None = None
+        self.cancel_request: CancelRequest | None = None
+        """The driver's: to be answered once it is known that the server was asked to stop."""
 
     def __repr__(self) -> str:
         return f"<AsyncCall {self.method} [{self.call_id[:8]}…] {self._machine.state.name}>"
+
+    @property
+    def call_id(self) -> str:
+        """The call's id, chosen at random. To hold it is the permission to look at the call and to cancel it."""
+        ids = self.ids
+        return "" if ids is None else ids.of(self.number)
 
     # -- looking ----------------------------------------------------------------------------------------
 
@@ -219,11 +246,11 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
             raise InvalidArgument(f"abort_after {abort_after}: seconds, 0 or more; nobody was asked to stop")
         with self._lock:
             step = self._machine.request_cancel()
-            request = self._cancel_request
+            request = self.cancel_request
             if request is None:
-                request = self._cancel_request = CancelRequest(self._mailbox)
+                request = self.cancel_request = CancelRequest(self._mailbox)
         if step.tell_cancel:
-            self._driver.tell_cancel(self, request)
+            self.driver.tell_cancel(self, request)
         elif self._machine.outcome is not None:
             request.answer(RpcStatus.NO_CALL_ACTIVE)  # C7
         if abort_after is not None and self._machine.outcome is None:
@@ -243,12 +270,19 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
 
     def abort(self, text: str) -> bool:
         """Abort as `cancel` does, with a text that says why."""
-        failure = fault(RpcStatus.CALL_CANCELLED, text, cancel_reason=CancelReason.CLIENT_ABORTED)
+        return self._abort(fault(RpcStatus.CALL_CANCELLED, text, cancel_reason=CancelReason.CLIENT_ABORTED))
+
+    def expire(self) -> bool:
+        """The deadline has passed: abort for that reason (C12)."""
+        text = "the deadline passed before the call settled"
+        return self._abort(fault(RpcStatus.CALL_CANCELLED, text, cancel_reason=CancelReason.DEADLINE))
+
+    def _abort(self, failure: Fault) -> bool:
         with self._lock:
             step = self._machine.abort(failure)
         if not step.notify:
             return False
-        self._driver.tell_abort(self)
+        self.driver.tell_abort(self, failure)
         self._notify()
         return True
 
@@ -270,7 +304,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
         The latest wins: a report that comes while you handle another replaces the one before it. With a plain
         gRPC server there are none.
         """
-        self._driver.watch(self)
+        self.driver.watch(self)
         seen: Progress | None = None
         while True:
             change = self._next_change()
@@ -308,12 +342,12 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
 
     async def initial_metadata(self) -> grpc.aio.Metadata:
         """Wait for the server's initial metadata, which grpc.aio hands over when a unary call ends."""
-        return await self._driver.run(self._driver.initial_metadata(self))
+        return await self.driver.run(self.driver.initial_metadata(self))
 
     async def trailing_metadata(self) -> grpc.aio.Metadata:
         """Wait for the call to settle, and return the server's trailing metadata."""
         await self._outcome()
-        return await self._driver.run(self._driver.trailing_metadata(self))
+        return await self.driver.run(self.driver.trailing_metadata(self))
 
     async def wait_for_connection(self) -> None:
         """Wait until the server has answered at all; raises `CallError` if the call failed."""
@@ -371,7 +405,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
         return self._machine.outcome
 
     def _raise(self, failure: Fault) -> NoReturn:
-        initial, trailing = self.failure_metadata or (None, None)
+        initial, trailing = self.metadata or (None, None)
         raise error_class(failure)(
             failure,
             method=self.method,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -14,8 +16,10 @@ import grpc.aio
 from rpc_async.calling.io_loop import IoLoop
 from rpc_async.calling.method import UnaryMethod
 from rpc_async.calling.native import NativeDriver
+from rpc_async.calling.session import SessionDriver
 from rpc_async.errors import CannotSupport, InvalidArgument, InvalidBinding
 from rpc_async.wire.metadata import DEFAULT_MAX_PAYLOAD, MAX_METADATA
+from rpc_async.wire.session import MAX_BATCH_BYTES
 
 __all__ = ["Channel", "connect"]
 
@@ -25,6 +29,11 @@ _DEFAULT_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.max_metadata_size", MAX_METADATA),  # room for a fault's whole chain of details (C15)
     ("grpc.absolute_max_metadata_size", MAX_METADATA),
 )
+_STREAM_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
+    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own, which ends with the stream
+)
+_KEEPALIVE_TIMEOUT: Final = 10.0
+"""Seconds that the server may take to answer a keepalive ping."""
 _PORT: Final = re.compile(r"(?:[^:/]+|\[[^\]]+\]):([^:/]*)\Z")
 
 
@@ -44,9 +53,14 @@ class Channel(grpc.aio.Channel):
         options: Sequence[tuple[str, Any]],
         interceptors: Sequence[grpc.aio.ClientInterceptor],
         compression: grpc.Compression | None,
+        transport: Literal["auto", "session", "native"],
+        causal: bool,
+        linger: float,
+        keepalive: float | None,
     ) -> None:
         merged = {**dict(_DEFAULT_OPTIONS), **dict(options)}
-        limit = merged["grpc.max_send_message_length"]
+        limit, received = merged["grpc.max_send_message_length"], merged["grpc.max_receive_message_length"]
+        self._max_reply = DEFAULT_MAX_PAYLOAD if received < 0 else received
         self.target: Final = target
         self.intercepted: Final = bool(interceptors)
         """Whether gRPC interceptors see the calls, which want messages, not bytes."""
@@ -57,8 +71,17 @@ class Channel(grpc.aio.Channel):
         self._interceptors = tuple(interceptors)
         self._compression = compression
         self._lock = threading.Lock()
+        if min(self.max_payload, self._max_reply) < MAX_BATCH_BYTES and transport != "native":
+            if transport == "session":
+                raise InvalidArgument(f"transport 'session' needs message limits of {MAX_BATCH_BYTES} bytes or more")
+            transport = "native"
+        self._transport = transport
+        self._causal = causal
+        self._linger = linger
+        self._keepalive = keepalive
         self._io: IoLoop | None = None
-        self._driver: NativeDriver | None = None
+        self._native: NativeDriver | None = None
+        self._session: SessionDriver | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -109,31 +132,56 @@ class Channel(grpc.aio.Channel):
         with self._lock:
             if self._closed:
                 raise InvalidBinding(f"{self!r} is closed; connect() again")
-            if self._driver is not None:
+            if self._native is not None:
                 if self._io is not None and self._io.loop is io.loop:
-                    return self._driver
+                    return self._native
                 raise InvalidBinding(f"{self!r} is open already, on another event loop")
-            arguments = self._options, self._compression, self._interceptors
-            if self._credentials is None:
-                inner = grpc.aio.insecure_channel(self.target, *arguments)
-            else:
-                inner = grpc.aio.secure_channel(self.target, self._credentials, *arguments)
             self._io = io
-            self._driver = NativeDriver(io, inner)
-            return self._driver
+            native = NativeDriver(io, self._inner(self._options, self._interceptors))
+            if self._transport != "native":
+                self._session = SessionDriver(
+                    io,
+                    self._stream_channel,
+                    native,
+                    causal=self._causal,
+                    linger=self._linger,
+                    max_payload=self._max_reply,
+                    only=self._transport == "session",
+                )
+            self._native = native
+            return native
+
+    def _inner(
+        self, options: Sequence[tuple[str, Any]], interceptors: Sequence[grpc.aio.ClientInterceptor]
+    ) -> grpc.aio.Channel:
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(self.target, options, self._compression, interceptors)
+        return grpc.aio.secure_channel(self.target, self._credentials, options, self._compression, interceptors)
+
+    def _stream_channel(self) -> grpc.aio.Channel:
+        """Make the gRPC channel for one stream of a session."""
+        options = [*self._options, *_STREAM_OPTIONS]
+        if self._keepalive is not None:
+            options += [
+                ("grpc.keepalive_time_ms", int(self._keepalive * 1000)),
+                ("grpc.keepalive_timeout_ms", int(min(self._keepalive, _KEEPALIVE_TIMEOUT) * 1000)),
+                ("grpc.http2.max_pings_without_data", 0),
+            ]
+        return self._inner(options, ())
 
     async def _close(self, grace: float | None) -> None:
         with self._lock:
-            driver, self._driver = self._driver, None
             self._closed = True
-        if driver is not None:
-            await driver.close(grace)
+            native, self._native = self._native, None
+            session, self._session = self._session, None
+        closing = (driver.close(grace) for driver in (session, native) if driver is not None)
+        await asyncio.gather(*closing)
 
-    def driver(self) -> NativeDriver:
-        """Return what carries the channel's calls; open the channel on the running loop if need be."""
-        driver = self._driver
-        if driver is not None:
-            return driver
+    def native(self) -> NativeDriver:
+        """Return what carries native calls; open the channel on the running loop if need be."""
+        native = self._native
+        if native is not None:
+            return native
         if self._closed:
             raise InvalidBinding(f"{self!r} is closed; no call was begun")
         try:
@@ -144,23 +192,41 @@ class Channel(grpc.aio.Channel):
             ) from None
         return self._open(io)
 
+    def session(self) -> SessionDriver | None:
+        """Return what carries calls by sessions; None where they go natively."""
+        session = self._session
+        if session is None and self._transport != "native":
+            self.native()
+            session = self._session
+        return session
+
     # -- gRPC's own -------------------------------------------------------------------------------------
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """Return the state of the connection, as gRPC names it."""
         if self._closed:
             return grpc.ChannelConnectivity.SHUTDOWN
-        return self.driver().channel.get_state(try_to_connect)
+        session = self.session()
+        if session is None or session.unsupported:
+            return self.native().channel.get_state(try_to_connect)
+        if try_to_connect:
+            session.connect()
+        return session.connectivity.state
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         """Wait until the state is another than `last_observed_state`."""
-        driver = self.driver()
-        await driver.run(_awaited(driver.channel.wait_for_state_change(last_observed_state)))
+        native, session = self.native(), self.session()
+        if session is None or session.unsupported:
+            await native.run(_awaited(native.channel.wait_for_state_change(last_observed_state)))
+        else:
+            await session.run(session.connectivity.wait_for_change(last_observed_state))
 
     async def channel_ready(self) -> None:
         """Wait until the channel is connected."""
-        driver = self.driver()
-        await driver.run(_awaited(driver.channel.channel_ready()))
+        while (state := self.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+            if state is grpc.ChannelConnectivity.SHUTDOWN and self._closed:
+                raise InvalidBinding(f"{self!r} is closed")
+            await self.wait_for_state_change(state)
 
     def unary_unary(
         self,
@@ -170,7 +236,7 @@ class Channel(grpc.aio.Channel):
         _registered_method: bool | None = False,
     ) -> UnaryMethod[Any, Any]:
         """Return a unary method. Generated stubs do this."""
-        return UnaryMethod(self, method, request_serializer, response_deserializer, _registered_method)
+        return UnaryMethod(self, method, request_serializer, response_deserializer)
 
     def unary_stream(
         self,
@@ -223,7 +289,7 @@ class _StreamingMethod:
         self._inner: Callable[..., Any] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        driver = self._channel.driver()
+        driver = self._channel.native()
         if not driver.mailbox.here():
             raise CannotSupport(
                 f"{self._method}: a streaming call is used on the channel's own event loop: open the channel with "
@@ -243,7 +309,10 @@ def connect(
     target: str,
     *,
     credentials: grpc.ChannelCredentials | None = None,
-    transport: Literal["native"] = "native",
+    causal: bool = True,
+    transport: Literal["auto", "session", "native"] = "auto",
+    linger: float = 30.0,
+    keepalive: float | None = 30.0,
     options: Sequence[tuple[str, Any]] = (),
     interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
     compression: grpc.Compression | None = None,
@@ -253,17 +322,33 @@ def connect(
     Args:
         target: gRPC's name of the server, such as `localhost:50051` or `dns:///host:443`.
         credentials: gRPC's channel credentials; None: no encryption.
-        transport: How calls travel. "native": each is a gRPC call of its own, to any gRPC server.
+        causal: Calls that one thread begins are dispatched in that order (C13). False lets small calls overtake large
+            ones on a session.
+        transport: How calls travel. "session": many on one stream, which survives a cut connection. "native": each is a
+            gRPC call of its own, to any gRPC server. "auto": by a session if the server offers them, else natively; and
+            natively where there are interceptors, or for a call with credentials or compression of its own.
+            Streaming methods are gRPC's own in any case.
+        linger: Seconds to go on trying to resume a session after a cut; the server's own number counts too.
+        keepalive: Seconds without traffic after which the session's connection is tested. None: never.
         options: gRPC's channel arguments. `grpc.max_send_message_length` and `grpc.max_receive_message_length` are
             64 MiB unless they are set here.
         interceptors: gRPC's client interceptors.
         compression: gRPC's compression for what the client sends.
 
     Raises:
-        InvalidArgument: The target is empty or its port is no port, or the transport is unknown.
+        InvalidArgument: The target is empty or its port is no port; the transport is unknown, or cannot have
+            interceptors; a number of seconds that is none.
     """
-    if transport != "native":
-        raise InvalidArgument(f"transport {transport!r}: only 'native' is known")
+    if transport not in ("auto", "session", "native"):
+        raise InvalidArgument(f"transport {transport!r}: 'auto', 'session' or 'native'")
+    if transport == "session" and (interceptors or compression is not None):
+        raise InvalidArgument("transport 'session' has no place for client interceptors or compression: use 'auto'")
+    if not (math.isfinite(linger) and linger >= 0):
+        raise InvalidArgument(f"linger {linger}: seconds, 0 or more")
+    if keepalive is not None and not (math.isfinite(keepalive) and keepalive > 0):
+        raise InvalidArgument(f"keepalive {keepalive}: seconds, more than 0, or None for none")
+    if transport == "auto" and (interceptors or compression is not None):
+        transport = "native"
     if not target.strip():
         raise InvalidArgument("the target is empty: name a server, such as localhost:50051")
     named = _PORT.match(target)
@@ -275,4 +360,8 @@ def connect(
         options=options,
         interceptors=interceptors,
         compression=compression,
+        transport=transport,
+        causal=causal,
+        linger=linger,
+        keepalive=keepalive,
     )

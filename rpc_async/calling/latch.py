@@ -27,7 +27,7 @@ class Latch(ABC):
     __slots__ = ("_lock", "_mailbox", "_waiters")
 
     def __init__(self, mailbox: Mailbox) -> None:
-        self._lock: Final = threading.Lock()
+        self._lock: Final = mailbox.lock
         self._mailbox: Final = mailbox
         self._waiters: list[Callable[[], None]] | None = None
 

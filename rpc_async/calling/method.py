@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import secrets
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -13,7 +12,7 @@ import grpc
 import grpc.aio
 
 from rpc_async.calling.call import AsyncCall
-from rpc_async.calling.native import CallOptions
+from rpc_async.calling.native import PLAIN, CallOptions
 from rpc_async.errors import BadStubData, InvalidArgument, InvalidBinding, PayloadTooLarge
 from rpc_async.wire.descriptors import request_type
 from rpc_async.wire.metadata import check_metadata
@@ -38,15 +37,12 @@ class UnaryMethod(grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
         method: str,
         serialize: Callable[[Any], bytes] | None,
         deserialize: Callable[[bytes], Any] | None,
-        registered: bool | None,
     ) -> None:
         self._channel = channel
-        self._registered = registered
         self._method: Final = method
         self._serialize = serialize
         self._deserialize = deserialize
         self._request_type = None if serialize is None else request_type(method)  # None: the user brings bytes
-        self._invoke: Callable[..., grpc.aio.UnaryUnaryCall[Any, Any]] | None = None
 
     def __call__(
         self,
@@ -82,23 +78,25 @@ class UnaryMethod(grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
         """Begin a call: see the function `begin`."""
         if timeout is not None and not math.isfinite(timeout):
             raise InvalidArgument(f"timeout {timeout}: a number of seconds, or None for none; no call was begun")
-        options = CallOptions(check_metadata(metadata), credentials, wait_for_ready, compression)
+        channel = self._channel
+        options = PLAIN
+        if not (metadata is None and credentials is None and wait_for_ready is None and compression is None):
+            options = CallOptions(check_metadata(metadata), credentials, wait_for_ready, compression)
         payload = self._freeze(request)
-        driver = self._channel.driver()
-        if self._invoke is None:
-            self._invoke = self._native_method(driver.channel)
-        deserialize = None if self._channel.intercepted else self._deserialize
         deadline = None if timeout is None else time.monotonic() + timeout
-        call: AsyncCall[ReplyT] = AsyncCall(driver, self._method, secrets.token_hex(16), deadline, user_info)
-        if not driver.begin(call, self._invoke, payload, deserialize, options):
-            raise InvalidBinding(f"{self._method}: the channel's event loop is closed; no call was begun")
+        session = channel.session()
+        if session is not None and credentials is None and compression is None:
+            call: AsyncCall[ReplyT] = AsyncCall(session, self._method, self._deserialize, deadline, user_info)
+            began = session.begin(call, payload, options)
+        else:
+            native = channel.native()
+            functions = (self._serialize, self._deserialize) if channel.intercepted else (None, None)
+            deserialize = None if channel.intercepted else self._deserialize
+            call = AsyncCall(native, self._method, deserialize, deadline, user_info)
+            began = native.begin(call, payload, options, functions)
+        if not began:
+            raise InvalidBinding(f"{self._method}: the channel or its event loop is closed; no call was begun")
         return call
-
-    def _native_method(self, channel: grpc.aio.Channel) -> Callable[..., grpc.aio.UnaryUnaryCall[Any, Any]]:
-        """Return gRPC's own method, which carries bytes, or messages where interceptors want to see them."""
-        functions = (self._serialize, self._deserialize) if self._channel.intercepted else (None, None)
-        # Generated code says so of its methods; gRPC finds a registered method's route once, not for every call.
-        return channel.unary_unary(self._method, *functions, _registered_method=self._registered)  # type: ignore[call-arg]
 
     def _freeze(self, request: RequestT) -> Any:
         """Make what is sent share nothing with the message, which the caller may change at once."""

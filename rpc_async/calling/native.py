@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import secrets
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, NamedTuple, TypeVar
@@ -26,7 +27,7 @@ from rpc_async.wire.calls import AsyncCallsClient
 from rpc_async.wire.faults import fault_from_failure
 from rpc_async.wire.metadata import CALL_ID_KEY
 
-__all__ = ["CallOptions", "NativeDriver"]
+__all__ = ["PLAIN", "CallOptions", "NativeDriver", "read_reply"]
 
 _LOGGER: Final = logging.getLogger("rpc_async.calling")
 
@@ -41,6 +42,7 @@ FLUSH_TIMEOUT: Final = 0.5
 """Seconds that closing a channel takes at the most to make sure that the server knows of its last aborts."""
 
 T = TypeVar("T")
+Functions = tuple[Callable[[Any], bytes] | None, Callable[[bytes], Any] | None]
 
 
 class CallOptions(NamedTuple):
@@ -52,6 +54,23 @@ class CallOptions(NamedTuple):
     compression: grpc.Compression | None
 
 
+PLAIN: Final = CallOptions((), None, None, None)
+"""None of it."""
+
+
+class RandomId:
+    """The id of one call."""
+
+    __slots__ = ("_id",)
+
+    def __init__(self) -> None:
+        self._id = secrets.token_hex(16)
+
+    def of(self, number: int) -> str:
+        """Return it."""
+        return self._id
+
+
 class NativeDriver:
     """Carries calls over one gRPC channel. Made and used on the channel's loop, where nothing else is said."""
 
@@ -60,6 +79,7 @@ class NativeDriver:
         self.mailbox: Final = io.mailbox
         self._io = io
         self._calls = AsyncCallsClient(channel)
+        self._methods: dict[str, Callable[..., grpc.aio.UnaryUnaryCall[Any, Any]]] = {}
         self._outstanding: set[AsyncCall[Any]] = set()
         self._drained: asyncio.Event | None = None
         self._last_abort = "", -math.inf
@@ -71,22 +91,35 @@ class NativeDriver:
     def begin(
         self,
         call: AsyncCall[Any],
-        invoke: Callable[..., grpc.aio.UnaryUnaryCall[Any, Any]],
         request: Any,
-        deserialize: Callable[[bytes], Any] | None,
         options: CallOptions,
+        functions: Functions = (None, None),
     ) -> bool:
-        """Begin a call, from any thread. False if the loop is closed: then nothing was sent, nor ever will be."""
-        return self.mailbox.run(self._begin, call, invoke, request, deserialize, options)
+        """Begin a call, from any thread. False if the loop is closed: then nothing was sent, nor ever will be.
+
+        Args:
+            call: The call's handle.
+            request: The request: bytes, or a message where gRPC interceptors want to see one.
+            options: What goes with the call.
+            functions: What gRPC then makes bytes of messages with, and messages of bytes.
+        """
+        if call.ids is None:
+            call.ids = RandomId()
+        return self.mailbox.run(self._begin, call, request, options, functions)
 
     def _begin(
         self,
         call: AsyncCall[Any],
-        invoke: Callable[..., grpc.aio.UnaryUnaryCall[Any, Any]],
         request: Any,
-        deserialize: Callable[[bytes], Any] | None,
         options: CallOptions,
+        functions: Functions,
     ) -> None:
+        deserialize = call.deserialize
+        invoke = self._methods.get(call.method)
+        if invoke is None:
+            # Generated code calls its methods registered: gRPC then finds a route once, not for every call.
+            invoke = self.channel.unary_unary(call.method, *functions, _registered_method=True)  # type: ignore[call-arg]
+            self._methods[call.method] = invoke
         if call.done():  # aborted before it left
             return
         try:
@@ -140,7 +173,7 @@ class NativeDriver:
     ) -> None:
         outcome: Outcome
         try:
-            outcome = _read(await native, deserialize)
+            outcome = read_reply(await native, deserialize)
         except grpc.aio.AioRpcError as error:
             outcome = _failure(call, error)
         except asyncio.CancelledError:  # gRPC's call was cancelled here; if by `abort`, it has settled already
@@ -154,7 +187,7 @@ class NativeDriver:
             self._drained.set()
         call.settle(outcome)
 
-    def tell_abort(self, call: AsyncCall[Any]) -> None:
+    def tell_abort(self, call: AsyncCall[Any], failure: Fault) -> None:
         self.mailbox.run(self._cancel, call)
 
     def _cancel(self, call: AsyncCall[Any]) -> None:
@@ -231,10 +264,14 @@ class NativeDriver:
     # -- metadata ---------------------------------------------------------------------------------------
 
     async def initial_metadata(self, call: AsyncCall[Any]) -> grpc.aio.Metadata:
-        return grpc.aio.Metadata() if call.native is None else await call.native.initial_metadata()
+        if call.native is not None:
+            return await call.native.initial_metadata()
+        return grpc.aio.Metadata() if call.metadata is None else call.metadata[0]
 
     async def trailing_metadata(self, call: AsyncCall[Any]) -> grpc.aio.Metadata:
-        return grpc.aio.Metadata() if call.native is None else await call.native.trailing_metadata()
+        if call.native is not None:
+            return await call.native.trailing_metadata()
+        return grpc.aio.Metadata() if call.metadata is None else call.metadata[1]
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return await self._io.run(coroutine)
@@ -263,7 +300,8 @@ class NativeDriver:
         return task
 
 
-def _read(message: Any, deserialize: Callable[[bytes], Any] | None) -> Outcome:
+def read_reply(message: Any, deserialize: Callable[[bytes], Any] | None) -> Outcome:
+    """Return the outcome that a reply is."""
     if deserialize is None:
         return Reply(message)
     try:
@@ -276,7 +314,7 @@ def _read(message: Any, deserialize: Callable[[bytes], Any] | None) -> Outcome:
 def _failure(call: AsyncCall[Any] | None, error: grpc.aio.AioRpcError) -> Fault:
     trailing = error.trailing_metadata()
     if call is not None:
-        call.failure_metadata = error.initial_metadata(), trailing
+        call.metadata = error.initial_metadata(), trailing
     return fault_from_failure(error.code().value[0], error.details() or "", trailing or ())
 
 

@@ -71,6 +71,11 @@ class AsyncCallsServicer(calls_pb2_grpc.AsyncCallsServicer):
         cancel(record, abort=request.abort)
         return calls_pb2.CancelCallResponse(state=state_to_proto(record.state))
 
+    async def Session(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
+        """Say no: where there are sessions, another handler comes first (`serving/session.py`)."""
+        await _abort(context, grpc.StatusCode.UNIMPLEMENTED, "the server does not offer sessions")
+        yield
+
     def _wake(self, changed: asyncio.Event) -> None:
         self._dispatcher.mailbox.post(changed.set)
 

@@ -8,7 +8,6 @@ import contextvars
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import get_ident
 from typing import Any, Final
 
 from rpc_async.core.outcome import Fault, fault
@@ -27,7 +26,7 @@ Routine = Callable[[Any, ServerCall[Any]], Any]
 
 
 class Dispatcher:
-    """What all wires of one server share. Used on the server's loop, but for `finished`."""
+    """What all wires of one server share. Used on the server's loop."""
 
     def __init__(
         self,
@@ -40,7 +39,6 @@ class Dispatcher:
     ) -> None:
         self.loop: Final = loop
         self.mailbox: Final = Mailbox(loop)
-        self.thread_id: Final[int] = get_ident()
         self.table: Final = CallTable(linger)
         self.disclose_errors: Final = disclose_errors
         self.draining: bool = False
@@ -48,7 +46,7 @@ class Dispatcher:
         self.running: int = 0
         """Calls that count against `max_calls`: of manager routines and of ordinary handlers."""
         self._max_calls = max_calls
-        self._pool = pool
+        self.pool: Final = pool
         self._tasks: dict[CallRecord, asyncio.Task[None]] = {}
         self._idle: asyncio.Event = asyncio.Event()
 
@@ -84,10 +82,7 @@ class Dispatcher:
         return True
 
     def finished(self, record: CallRecord) -> None:
-        """A call has settled. From any thread."""
-        if get_ident() != self.thread_id:
-            self.mailbox.post(self.finished, record)
-            return
+        """A call has settled."""
         self.table.remove(record, self.loop)
         self.running -= 1
         if not self.running:
@@ -111,7 +106,7 @@ class Dispatcher:
         else:
             context = contextvars.copy_context()
             context.run(running_record.set, record)
-            self._pool.submit(context.run, _run, record, routine, request, handle)
+            self.pool.submit(context.run, _run, record, routine, request, handle)
 
     async def _run_task(self, record: CallRecord, routine: Routine, request: Any, handle: ServerCall[Any]) -> None:
         running_record.set(record)

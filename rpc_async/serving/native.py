@@ -9,7 +9,6 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
-from threading import get_ident
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -71,6 +70,8 @@ class NativeManagers:
                         self._dispatcher.start(call, kind, routine, request)
                         del request
                     del payload  # a parked call holds no copy of what its manager has read
+                    if call.outcome is None and kind is RoutineKind.TASK:
+                        await asyncio.sleep(0)
                     if call.chose_id and not call.settled:
                         await self._tell_id(call, context)
                     if call.outcome is None:
@@ -146,10 +147,10 @@ class NativeCall(CallRecord):
     """A call that came as a gRPC call of its own."""
 
     __slots__ = (
+        "_call_id",
         "_context",
-        "_mailbox",
+        "_loop",
         "_peer",
-        "_thread_id",
         "_timeout",
         "_waiter",
         "chose_id",
@@ -165,29 +166,30 @@ class NativeCall(CallRecord):
         metadata: tuple[tuple[str, str | bytes], ...],
         context: Context,
     ) -> None:
-        CallRecord.__init__(self, call_id or secrets.token_urlsafe(24), codec, dispatcher, metadata)
+        CallRecord.__init__(self, codec, dispatcher, metadata)
+        self._call_id = call_id or secrets.token_urlsafe(24)
         self.chose_id: Final = call_id is None
         """The server chose the call's id, and must tell the client."""
         self.outcome: Outcome | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.trailing: tuple[tuple[str, str | bytes], ...] = ()
-        self._mailbox = dispatcher.mailbox
-        self._thread_id = dispatcher.thread_id
+        self._loop = dispatcher.loop
         self._context: Context | None = context
         self._peer: str | None = None
         self._timeout = _deadline(context)
 
+    @property
+    def call_id(self) -> str:
+        return self._call_id
+
     def deliver(self, outcome: Outcome) -> None:
-        if get_ident() != self._thread_id:
-            self._mailbox.post(self.deliver, outcome)  # a closed loop has no client to hear of it
-            return
         self.outcome = outcome
         if self._waiter is not None and not self._waiter.done():  # done: gRPC has cancelled the call
             self._waiter.set_result(None)
 
     async def wait(self) -> None:
         """Wait for the outcome, on the server's loop. A call that completes inside its routine need not."""
-        self._waiter = self._mailbox.loop.create_future()
+        self._waiter = self._loop.create_future()
         await self._waiter
 
     def close(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -47,7 +46,7 @@ class CallOwner(Protocol):
         ...
 
     def finished(self, record: CallRecord) -> None:
-        """A call has settled: its manager's part is done. From any thread."""
+        """A call has settled: its manager's part is done. On the server's loop."""
 
 
 class CallRecord(ABC):
@@ -65,9 +64,9 @@ class CallRecord(ABC):
         "_machine",
         "_owner",
         "asked_for",
-        "call_id",
         "ended_at",
         "invocation_metadata",
+        "listed",
         "machine",
         "method",
         "status",
@@ -75,31 +74,36 @@ class CallRecord(ABC):
 
     def __init__(
         self,
-        call_id: str,
         codec: Codec,
         owner: CallOwner,
         invocation_metadata: tuple[tuple[str, str | bytes], ...],
     ) -> None:
-        self.call_id: Final = call_id
         self.method: Final[str] = codec.method
         self.invocation_metadata: Final = invocation_metadata
         self.status: int = RpcStatus.ASYNC_CALL_PENDING
         self.ended_at: float = 0.0
         self.asked_for: bool = False
         """Somebody has looked the call up by its id."""
+        self.listed: bool = False
+        """The table's: whether it keeps the call under its id."""
         self._codec = codec
         self._owner = owner
         self.machine: Final[ServerCallMachine] = ServerCallMachine()
         """Decides. Ask it anything; tell it something only through this record, which holds the lock."""
-        self._lock = threading.Lock()
+        self._lock = owner.mailbox.lock
         self._handle: ServerCall[Any] | weakref.ref[ServerCall[Any]] | None = None
         self._hooks: list[Callable[[], None]] | None = None
 
     # -- the wire ---------------------------------------------------------------------------------------
 
+    @property
+    @abstractmethod
+    def call_id(self) -> str:
+        """The call's id."""
+
     @abstractmethod
     def deliver(self, outcome: Outcome) -> None:
-        """End the call for its client. Called at most once."""
+        """End the call for its client. Called at most once, on the server's loop."""
 
     @abstractmethod
     def peer(self) -> str:
@@ -255,7 +259,7 @@ class CallRecord(ABC):
         with self._lock:
             step = self.machine.orphan(reason)
         if step.release:
-            self.deliver(_cancelled_fault(reason))
+            self._owner.mailbox.run(self.deliver, _cancelled_fault(reason))
         if step.changed:
             self._changed()
 
@@ -304,14 +308,20 @@ class CallRecord(ABC):
         )
 
     def _settle(self, step: ServerStep, outcome: Outcome) -> None:
-        if step.deliver:
-            self.status = RpcStatus.OK if isinstance(outcome, Reply) else outcome.status
-            self.deliver(outcome)
+        if not step.deliver:
+            self.status = _cancelled_fault(self.machine.cancel_reason).status
+        elif type(outcome) is not Reply:
+            self.status = outcome.status  # type: ignore[union-attr]
         else:
-            self.status = _cancelled_fault(self.cancel_reason).status
-        self._owner.finished(self)
+            self.status = RpcStatus.OK
+        self._owner.mailbox.run(self._finish, outcome if step.deliver else None)  # a closed loop has no client
         if self._hooks is not None:
             self._changed()
+
+    def _finish(self, outcome: Outcome | None) -> None:
+        if outcome is not None:
+            self.deliver(outcome)
+        self._owner.finished(self)
 
 
 def _cancelled_fault(reason: CancelReason | None) -> Fault:

@@ -17,8 +17,11 @@ from rpc_async.serving.dispatcher import Dispatcher
 from rpc_async.serving.manager import routine_kind
 from rpc_async.serving.native import DecodeFirst, NativeManagers, call_details
 from rpc_async.serving.ordinary import OrdinaryHandlers
+from rpc_async.serving.session import ManagerMethod, SessionService
+from rpc_async.serving.session_handler import HandlerCalls
 from rpc_async.v1 import calls_pb2_grpc
 from rpc_async.wire.metadata import DEFAULT_MAX_PAYLOAD, MAX_METADATA
+from rpc_async.wire.session import MAX_BATCH_BYTES, SESSION_METHOD
 
 __all__ = ["DEFAULT_GRACE", "DEFAULT_MAX_CALLS", "Server", "server"]
 
@@ -74,6 +77,8 @@ class Server(grpc.aio.Server):
         merged = {**dict(_DEFAULT_OPTIONS), **given}
         limit = merged["grpc.max_send_message_length"]
         self._max_payload = DEFAULT_MAX_PAYLOAD if limit < 0 else limit  # gRPC's -1 is "no limit"; ours has one
+        received = merged["grpc.max_receive_message_length"]
+        max_request = DEFAULT_MAX_PAYLOAD if received < 0 else received
         self._grace = grace
         self._pool = ThreadPoolExecutor(max_workers, thread_name_prefix="rpc_async-manager")
         self._dispatcher = Dispatcher(
@@ -92,9 +97,24 @@ class Server(grpc.aio.Server):
             self._pool, interceptors=interceptors, options=tuple(merged.items()), compression=compression
         )
         self._stopping: asyncio.Task[None] | None = None
+        self._handlers: list[grpc.GenericRpcHandler] = []
+        self._manager_methods: dict[str, ManagerMethod] = {}
+        self._sessions = SessionService(
+            self._dispatcher,
+            linger=linger,
+            max_payload=max_request,
+            manager_method=self._manager_methods.get,
+            serve_otherwise=HandlerCalls(self._dispatcher, self._find, interceptors, self._max_payload).start,
+        )
+        stream: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
+            self._sessions.serve
+        )  # raw: it looks at sizes first
+        service, _, method = SESSION_METHOD[1:].partition("/")
+        if min(max_request, self._max_payload) >= MAX_BATCH_BYTES:  # else there is no room for a session's batches
+            self._inner.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {method: stream})])
         # Not wrapped: it must answer when the server is busy or draining, and it counts as no call.
         calls_pb2_grpc.add_AsyncCallsServicer_to_server(
-            AsyncCallsServicer(self._dispatcher), cast("Any", _Unregistered(self._inner))
+            AsyncCallsServicer(self._dispatcher), cast("Any", _Unregistered(self._inner, self._handlers))
         )
 
     @property
@@ -106,7 +126,9 @@ class Server(grpc.aio.Server):
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Register handlers. Generated code does this."""
-        self._inner.add_generic_rpc_handlers([_Adapted(handler, self._adapt) for handler in generic_rpc_handlers])
+        adapted = [_Adapted(handler, self._adapt) for handler in generic_rpc_handlers]
+        self._handlers.extend(adapted)
+        self._inner.add_generic_rpc_handlers(adapted)
 
     def add_registered_method_handlers(
         self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
@@ -138,11 +160,20 @@ class Server(grpc.aio.Server):
             )
         functions = handler.request_deserializer, handler.response_serializer
         if self._message_codecs is None:
+            self._manager_methods[method] = ManagerMethod(Codec(method, *functions, self._max_payload), kind, behaviour)
             serve = self._managers.handler(Codec(method, *functions, self._max_payload), kind, behaviour)
             return grpc.unary_unary_rpc_method_handler(serve)
         codec = MessageCodec(method, *functions, self._max_payload)
         self._message_codecs[method] = codec
         return grpc.unary_unary_rpc_method_handler(self._managers.handler(codec, kind, behaviour), *functions)
+
+    def _find(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Find the handler of a call that came by a session."""
+        for one in self._handlers:
+            handler = one.service(details)
+            if handler is not None:
+                return handler
+        return None
 
     # -- life -------------------------------------------------------------------------------------------
 
@@ -170,7 +201,7 @@ class Server(grpc.aio.Server):
 
     async def _stop(self, grace: float | None) -> None:
         await self._dispatcher.drain(grace)
-        await self._managers.flush(_FLUSH)
+        await asyncio.gather(self._managers.flush(_FLUSH), self._sessions.close(_FLUSH))
         await self._inner.stop(_FLUSH if grace else None)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -193,8 +224,14 @@ class _Unregistered:
     steps over all of them for every call that comes in.
     """
 
-    def __init__(self, inner: grpc.aio.Server) -> None:
-        self.add_generic_rpc_handlers = inner.add_generic_rpc_handlers
+    def __init__(self, inner: grpc.aio.Server, handlers: list[grpc.GenericRpcHandler]) -> None:
+        self._inner = inner
+        self._handlers = handlers
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Register handlers, for all wires."""
+        self._handlers.extend(generic_rpc_handlers)
+        self._inner.add_generic_rpc_handlers(generic_rpc_handlers)
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Any) -> None:
         """Do nothing."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from typing import Final
+from typing import Final, Protocol
 
 from rpc_async.serving.record import CallRecord
 from rpc_async.status import CancelReason
@@ -23,6 +23,18 @@ EARLY_CANCEL_LIFE: Final = 30.0
 """Seconds that a cancel waits for its call: far longer than a call can be overtaken on a connection."""
 
 
+class CallSource(Protocol):
+    """Keeps the running calls of a wire that has numbers of its own for them."""
+
+    def find(self, call_id: str) -> CallRecord | None:
+        """Return the call with this id, if it is one of these."""
+        ...
+
+    def running(self) -> list[CallRecord]:
+        """Return the calls that run now."""
+        ...
+
+
 class CallTable:
     """Finds a call by its id.
 
@@ -35,15 +47,13 @@ class CallTable:
         self._ended: OrderedDict[str, CallRecord] = OrderedDict()
         self._early: OrderedDict[str, tuple[bool, float]] = OrderedDict()
         self._linger = linger
+        self.sources: Final[list[CallSource]] = []
         self.ordinary: Final[set[str]] = set()
         """The ids of running calls of ordinary gRPC handlers, which cannot be asked anything."""
 
-    def __len__(self) -> int:
-        return len(self._running)
-
     def running(self) -> list[CallRecord]:
         """Return the calls that run now."""
-        return list(self._running.values())
+        return [*self._running.values(), *(record for source in self.sources for record in source.running())]
 
     def add(self, record: CallRecord, loop: asyncio.AbstractEventLoop) -> bool:
         """Enter a call, and apply a cancel that came before it.
@@ -53,16 +63,31 @@ class CallTable:
         """
         if record.call_id in self._running:
             return False
-        self._running[record.call_id] = record
+        self.list(record)
         if self._early:
-            abort, came = self._early.pop(record.call_id, (None, 0.0))
-            if abort is not None and loop.time() - came <= EARLY_CANCEL_LIFE:
-                cancel(record, abort=abort)
+            self.meet(record, loop)
         return True
+
+    def list(self, record: CallRecord) -> None:
+        """Keep a call under its id."""
+        self._running[record.call_id] = record
+        record.listed = True
+
+    @property
+    def expects(self) -> bool:
+        """Whether there are cancels that came before their calls."""
+        return bool(self._early)
+
+    def meet(self, record: CallRecord, loop: asyncio.AbstractEventLoop) -> None:
+        """Apply a cancel that came before its call."""
+        abort, came = self._early.pop(record.call_id, (None, 0.0))
+        if abort is not None and loop.time() - came <= EARLY_CANCEL_LIFE:
+            cancel(record, abort=abort)
 
     def remove(self, record: CallRecord, loop: asyncio.AbstractEventLoop) -> None:
         """A call has ended: if anyone may ask what became of it, keep it for a while among the ended."""
-        del self._running[record.call_id]
+        if record.listed:
+            del self._running[record.call_id]
         machine = record.machine
         if record.asked_for or machine.cancel_reason is not None or machine.last_progress is not None:
             record.ended_at = loop.time()
@@ -73,6 +98,8 @@ class CallTable:
     def find(self, call_id: str, now: float) -> CallRecord | None:
         """Return a call that runs, or that ended less than `linger` seconds ago."""
         record = self._running.get(call_id)
+        for source in self.sources:
+            record = record or source.find(call_id)
         if record is not None:
             record.asked_for = True
         else:

@@ -22,28 +22,29 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from rpc_async.v1 import session_pb2 as rpc__async_dot_v1_dot_session__pb2
 from rpc_async.v1 import types_pb2 as rpc__async_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18rpc_async/v1/calls.proto\x12\x0crpc_async.v1\x1a\x18rpc_async/v1/types.proto\"!\n\x0eGetCallRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\"7\n\x0fGetCallResponse\x12$\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x16.rpc_async.v1.CallInfo\"#\n\x10WatchCallRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\"9\n\x11WatchCallResponse\x12$\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x16.rpc_async.v1.CallInfo\"3\n\x11\x43\x61ncelCallRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x62ort\x18\x02 \x01(\x08\"<\n\x12\x43\x61ncelCallResponse\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.rpc_async.v1.CallState2\xf5\x01\n\nAsyncCalls\x12\x46\n\x07GetCall\x12\x1c.rpc_async.v1.GetCallRequest\x1a\x1d.rpc_async.v1.GetCallResponse\x12N\n\tWatchCall\x12\x1e.rpc_async.v1.WatchCallRequest\x1a\x1f.rpc_async.v1.WatchCallResponse0\x01\x12O\n\nCancelCall\x12\x1f.rpc_async.v1.CancelCallRequest\x1a .rpc_async.v1.CancelCallResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18rpc_async/v1/calls.proto\x12\x0crpc_async.v1\x1a\x1arpc_async/v1/session.proto\x1a\x18rpc_async/v1/types.proto\"!\n\x0eGetCallRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\"7\n\x0fGetCallResponse\x12$\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x16.rpc_async.v1.CallInfo\"#\n\x10WatchCallRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\"9\n\x11WatchCallResponse\x12$\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x16.rpc_async.v1.CallInfo\"3\n\x11\x43\x61ncelCallRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x62ort\x18\x02 \x01(\x08\"<\n\x12\x43\x61ncelCallResponse\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.rpc_async.v1.CallState2\xc1\x02\n\nAsyncCalls\x12\x46\n\x07GetCall\x12\x1c.rpc_async.v1.GetCallRequest\x1a\x1d.rpc_async.v1.GetCallResponse\x12N\n\tWatchCall\x12\x1e.rpc_async.v1.WatchCallRequest\x1a\x1f.rpc_async.v1.WatchCallResponse0\x01\x12O\n\nCancelCall\x12\x1f.rpc_async.v1.CancelCallRequest\x1a .rpc_async.v1.CancelCallResponse\x12J\n\x07Session\x12\x1c.rpc_async.v1.SessionRequest\x1a\x1d.rpc_async.v1.SessionResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rpc_async.v1.calls_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETCALLREQUEST']._serialized_start=68
-  _globals['_GETCALLREQUEST']._serialized_end=101
-  _globals['_GETCALLRESPONSE']._serialized_start=103
-  _globals['_GETCALLRESPONSE']._serialized_end=158
-  _globals['_WATCHCALLREQUEST']._serialized_start=160
-  _globals['_WATCHCALLREQUEST']._serialized_end=195
-  _globals['_WATCHCALLRESPONSE']._serialized_start=197
-  _globals['_WATCHCALLRESPONSE']._serialized_end=254
-  _globals['_CANCELCALLREQUEST']._serialized_start=256
-  _globals['_CANCELCALLREQUEST']._serialized_end=307
-  _globals['_CANCELCALLRESPONSE']._serialized_start=309
-  _globals['_CANCELCALLRESPONSE']._serialized_end=369
-  _globals['_ASYNCCALLS']._serialized_start=372
-  _globals['_ASYNCCALLS']._serialized_end=617
+  _globals['_GETCALLREQUEST']._serialized_start=96
+  _globals['_GETCALLREQUEST']._serialized_end=129
+  _globals['_GETCALLRESPONSE']._serialized_start=131
+  _globals['_GETCALLRESPONSE']._serialized_end=186
+  _globals['_WATCHCALLREQUEST']._serialized_start=188
+  _globals['_WATCHCALLREQUEST']._serialized_end=223
+  _globals['_WATCHCALLRESPONSE']._serialized_start=225
+  _globals['_WATCHCALLRESPONSE']._serialized_end=282
+  _globals['_CANCELCALLREQUEST']._serialized_start=284
+  _globals['_CANCELCALLREQUEST']._serialized_end=335
+  _globals['_CANCELCALLRESPONSE']._serialized_start=337
+  _globals['_CANCELCALLRESPONSE']._serialized_end=397
+  _globals['_ASYNCCALLS']._serialized_start=400
+  _globals['_ASYNCCALLS']._serialized_end=721
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from rpc_async.v1 import calls_pb2 as rpc__async_dot_v1_dot_calls__pb2
+from rpc_async.v1 import session_pb2 as rpc__async_dot_v1_dot_session__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
@@ -50,6 +51,11 @@ class AsyncCallsStub(object):
                 request_serializer=rpc__async_dot_v1_dot_calls__pb2.CancelCallRequest.SerializeToString,
                 response_deserializer=rpc__async_dot_v1_dot_calls__pb2.CancelCallResponse.FromString,
                 _registered_method=True)
+        self.Session = channel.stream_stream(
+                '/rpc_async.v1.AsyncCalls/Session',
+                request_serializer=rpc__async_dot_v1_dot_session__pb2.SessionRequest.SerializeToString,
+                response_deserializer=rpc__async_dot_v1_dot_session__pb2.SessionResponse.FromString,
+                _registered_method=True)
 
 
 class AsyncCallsServicer(object):
@@ -78,6 +84,13 @@ class AsyncCallsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Session(self, request_iterator, context):
+        """Carries many calls on one stream: the session wire. See session.proto.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AsyncCallsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,6 +108,11 @@ def add_AsyncCallsServicer_to_server(servicer, server):
                     servicer.CancelCall,
                     request_deserializer=rpc__async_dot_v1_dot_calls__pb2.CancelCallRequest.FromString,
                     response_serializer=rpc__async_dot_v1_dot_calls__pb2.CancelCallResponse.SerializeToString,
+            ),
+            'Session': grpc.stream_stream_rpc_method_handler(
+                    servicer.Session,
+                    request_deserializer=rpc__async_dot_v1_dot_session__pb2.SessionRequest.FromString,
+                    response_serializer=rpc__async_dot_v1_dot_session__pb2.SessionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,6 +197,33 @@ class AsyncCalls(object):
             '/rpc_async.v1.AsyncCalls/CancelCall',
             rpc__async_dot_v1_dot_calls__pb2.CancelCallRequest.SerializeToString,
             rpc__async_dot_v1_dot_calls__pb2.CancelCallResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Session(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/rpc_async.v1.AsyncCalls/Session',
+            rpc__async_dot_v1_dot_session__pb2.SessionRequest.SerializeToString,
+            rpc__async_dot_v1_dot_session__pb2.SessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

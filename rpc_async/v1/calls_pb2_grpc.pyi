@@ -10,6 +10,7 @@ returns it in the call's initial metadata. To hold the id is the permission to u
 from collections import abc as _abc
 from grpc import aio as _aio
 from rpc_async.v1 import calls_pb2 as _calls_pb2
+from rpc_async.v1 import session_pb2 as _session_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -45,6 +46,8 @@ class AsyncCallsStub:
     """
     CancelCall: _grpc.UnaryUnaryMultiCallable[_calls_pb2.CancelCallRequest, _calls_pb2.CancelCallResponse]
     """Cancels a call. It is no error if the call is not there: see the response."""
+    Session: _grpc.StreamStreamMultiCallable[_session_pb2.SessionRequest, _session_pb2.SessionResponse]
+    """Carries many calls on one stream: the session wire. See session.proto."""
 
 @_typing.type_check_only
 class AsyncCallsAsyncStub(AsyncCallsStub):
@@ -59,6 +62,8 @@ class AsyncCallsAsyncStub(AsyncCallsStub):
     """
     CancelCall: _aio.UnaryUnaryMultiCallable[_calls_pb2.CancelCallRequest, _calls_pb2.CancelCallResponse]  # type: ignore[assignment]
     """Cancels a call. It is no error if the call is not there: see the response."""
+    Session: _aio.StreamStreamMultiCallable[_session_pb2.SessionRequest, _session_pb2.SessionResponse]  # type: ignore[assignment]
+    """Carries many calls on one stream: the session wire. See session.proto."""
 
 class AsyncCallsServicer(metaclass=_abc_1.ABCMeta):
     """For clients, in any language, that have nothing but a generated stub."""
@@ -88,5 +93,13 @@ class AsyncCallsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_calls_pb2.CancelCallResponse, _abc.Awaitable[_calls_pb2.CancelCallResponse]]:
         """Cancels a call. It is no error if the call is not there: see the response."""
+
+    @_abc_1.abstractmethod
+    def Session(
+        self,
+        request_iterator: _MaybeAsyncIterator[_session_pb2.SessionRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_session_pb2.SessionResponse], _abc.AsyncIterator[_session_pb2.SessionResponse]]:
+        """Carries many calls on one stream: the session wire. See session.proto."""
 
 def add_AsyncCallsServicer_to_server(servicer: AsyncCallsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

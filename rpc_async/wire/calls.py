@@ -12,7 +12,14 @@ from rpc_async.core.server_call import ServerState
 from rpc_async.status import CancelReason
 from rpc_async.v1 import calls_pb2, calls_pb2_grpc, types_pb2
 
-__all__ = ["AsyncCallsClient", "info_to_proto", "state_to_proto"]
+__all__ = [
+    "REASONS",
+    "AsyncCallsClient",
+    "info_to_proto",
+    "progress_from_proto",
+    "progress_to_proto",
+    "state_to_proto",
+]
 
 _STATES: Final = {
     ServerState.RUNNING: types_pb2.CALL_STATE_RUNNING,
@@ -20,7 +27,7 @@ _STATES: Final = {
     ServerState.ORPHANED: types_pb2.CALL_STATE_ORPHANED,
     ServerState.SETTLED: types_pb2.CALL_STATE_SETTLED,
 }
-_REASONS: Final = {
+REASONS: Final = {
     None: types_pb2.CANCEL_REASON_UNSPECIFIED,
     CancelReason.CLIENT_REQUESTED: types_pb2.CANCEL_REASON_CLIENT_REQUESTED,
     CancelReason.CLIENT_ABORTED: types_pb2.CANCEL_REASON_CLIENT_ABORTED,
@@ -39,7 +46,7 @@ def info_to_proto(
     state: ServerState, reason: CancelReason | None, progress: Progress | None, status: int
 ) -> types_pb2.CallInfo:
     """Return what `GetCall` and `WatchCall` tell about a call."""
-    info = types_pb2.CallInfo(state=_STATES[state], cancel_reason=_REASONS[reason], status=status)
+    info = types_pb2.CallInfo(state=_STATES[state], cancel_reason=REASONS[reason], status=status)
     if progress is not None:
         info.progress.CopyFrom(progress_to_proto(progress))
     return info

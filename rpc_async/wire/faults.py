@@ -32,7 +32,9 @@ from rpc_async.status import (
 __all__ = [
     "MAX_STATUS_SIZE",
     "abort_fault",
+    "fault_from_details",
     "fault_from_failure",
+    "fault_to_status",
     "grpc_status_code",
     "status_trailer",
     "to_details",
@@ -90,6 +92,16 @@ def status_trailer(failure: Fault) -> tuple[str, bytes]:
     Raises:
         PayloadTooLarge: The fault is larger than `MAX_STATUS_SIZE`.
     """
+    value = fault_to_status(failure).SerializeToString()
+    if len(value) + 3 * len(failure.message) > MAX_STATUS_SIZE:  # gRPC percent-encodes the text once more
+        raise PayloadTooLarge(
+            f"the fault's text and details take {len(value)} bytes and may take {MAX_STATUS_SIZE}: they were not sent"
+        )
+    return _STATUS_DETAILS_KEY, value
+
+
+def fault_to_status(failure: Fault) -> status_pb2.Status:
+    """Return a fault as a `google.rpc.Status`: an `ErrorInfo` with the number first, then the chain of details."""
     proto = status_pb2.Status(code=failure.grpc_code, message=failure.message)
     if not failure.grpc_only:
         info = error_details_pb2.ErrorInfo(domain=_DOMAIN, reason=_reason_name(failure.status))
@@ -101,12 +113,7 @@ def status_trailer(failure: Fault) -> tuple[str, bytes]:
         proto.details.add().Pack(info)
     for detail in failure.details:
         proto.details.add(type_url=detail.type_url, value=detail.value)
-    value = proto.SerializeToString()
-    if len(value) + 3 * len(failure.message) > MAX_STATUS_SIZE:  # gRPC percent-encodes the text once more
-        raise PayloadTooLarge(
-            f"the fault's text and details take {len(value)} bytes and may take {MAX_STATUS_SIZE}: they were not sent"
-        )
-    return _STATUS_DETAILS_KEY, value
+    return proto
 
 
 def _reason_name(status: int) -> str:
@@ -117,11 +124,14 @@ def _reason_name(status: int) -> str:
 def fault_from_failure(code: int, message: str, trailing_metadata: Iterable[tuple[str, Any]]) -> Fault:
     """Read a fault from a failed gRPC call: from its `ErrorInfo`, or, without one, from the bare code."""
     proto = _status_details(trailing_metadata)
-    if proto is None:
-        return _plain_fault(code, message, ())
+    return fault_from_details(code, message, () if proto is None else proto.details)
+
+
+def fault_from_details(code: int, message: str, packed_details: Iterable[any_pb2.Any]) -> Fault:
+    """Read a fault from the parts of a `google.rpc.Status`."""
     details = []
     info: error_details_pb2.ErrorInfo | None = None
-    for packed in proto.details:
+    for packed in packed_details:
         if info is None and packed.TypeName() == "google.rpc.ErrorInfo":
             info = _own_info(packed)
             if info is not None:

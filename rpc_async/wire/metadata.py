@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from rpc_async.errors import InvalidArgument
 from rpc_async.wire.faults import MAX_STATUS_SIZE
 
-__all__ = ["CALL_ID_KEY", "DEFAULT_MAX_PAYLOAD", "MAX_METADATA", "check_metadata", "client_call_id"]
+__all__ = ["CALL_ID_KEY", "DEFAULT_MAX_PAYLOAD", "MAX_METADATA", "Metadatum", "check_metadata", "client_call_id"]
 
 CALL_ID_KEY: Final = "rpc-async-call-id"
 DEFAULT_MAX_PAYLOAD: Final = 64 * 1024 * 1024
@@ -18,6 +18,13 @@ MAX_METADATA: Final = 4 * MAX_STATUS_SIZE
 """Bytes: the largest metadata this library accepts. gRPC's own default of 8 KiB would cut a fault's chain."""
 
 _METADATA_KEY: Final = re.compile(r"[0-9a-z_.\-]+\Z")
+
+
+class Metadatum(NamedTuple):
+    """One pair of metadata, as gRPC gives it to a server."""
+
+    key: str
+    value: str | bytes
 
 
 def check_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> tuple[tuple[str, str | bytes], ...]:

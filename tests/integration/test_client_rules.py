@@ -302,7 +302,7 @@ async def test_C14_a_server_killed_while_it_runs_the_call_may_have_executed_it(w
     with subprocess.Popen([sys.executable, "-c", SERVER_THAT_PARKS], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         target = (await asyncio.to_thread(process.stdout.readline)).strip()
-        async with rpc_async.connect(target, transport=wire) as channel:
+        async with rpc_async.connect(target, transport=wire, linger=0.2) as channel:
             call = begin(demo_pb2_grpc.DemoStub(channel).Echo, request())
             assert await call.request_cancel() is RpcStatus.OK  # so it has arrived
             process.send_signal(signal.SIGKILL)
@@ -493,7 +493,7 @@ async def test_waiting_for_ready_waits_and_fail_fast_fails(wire: Wire) -> None:
         assert type(await outcome(patient)) is rpc_async.DeadlineExceeded
 
 
-async def test_client_interceptors_see_messages(wire: Wire) -> None:
+async def test_client_interceptors_see_messages() -> None:
     seen: list[object] = []
 
     class Watch(grpc.aio.UnaryUnaryClientInterceptor):
@@ -503,7 +503,7 @@ async def test_client_interceptors_see_messages(wire: Wire) -> None:
 
     servicer = Parked()
     async with serve(servicer) as (_, target):
-        async with rpc_async.connect(target, transport=wire, interceptors=[Watch()]) as channel:
+        async with rpc_async.connect(target, interceptors=[Watch()]) as channel:
             call = demo_pb2_grpc.DemoStub(channel).Echo(request(b"in"))
             (await servicer.next()).complete(response(b"out"))
             assert (await call).payload == b"out"

@@ -190,11 +190,11 @@ async def test_S5_a_reply_of_the_wrong_type_settles_the_call_and_raises(wire: Wi
 
 async def test_S5_a_reply_over_the_size_limit_settles_the_call_and_raises(wire: Wire) -> None:
     servicer = Parked()
-    async with pair(servicer, wire, options=[("grpc.max_send_message_length", 1000)]) as both:
+    async with pair(servicer, wire, options=[("grpc.max_send_message_length", MIB)]) as both:
         call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
-        with pytest.raises(rpc_async.PayloadTooLarge, match="1000"):
-            server_call.complete(response(b"x" * 1001))
+        with pytest.raises(rpc_async.PayloadTooLarge, match=str(MIB)):
+            server_call.complete(response(b"x" * MIB))
         error = await outcome(call)
         assert error.status == RpcStatus.OUT_OF_MEMORY
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -398,6 +398,7 @@ async def test_S13_a_plain_grpc_client_aborted() -> None:
             await sent
 
 
+MIB = 1024 * 1024
 CLIENT_THAT_WAITS = """
 import sys, grpc, rpc_async
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
@@ -412,7 +413,7 @@ with (grpc.insecure_channel(sys.argv[1]) if plain else rpc_async.connect(sys.arg
 @pytest.mark.parametrize("kind", ["ours", "plain"])
 async def test_S13_the_client_was_killed(kind: str) -> None:
     servicer = Parked()
-    async with serve(servicer) as (_, target):
+    async with serve(servicer, linger=0.2) as (_, target):
         with subprocess.Popen([sys.executable, "-c", CLIENT_THAT_WAITS, target, kind]) as process:
             server_call = await servicer.next()
             assert not server_call.test_cancel()

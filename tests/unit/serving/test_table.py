@@ -54,7 +54,7 @@ def test_a_call_is_found_while_it_runs_and_for_a_while_after() -> None:
     assert [table.find("a", clock.time())] == [call]
     assert call.asked_for
     table.remove(call, clock)
-    assert len(table) == 0
+    assert table.running() == []
     assert table.find("a", clock.time() + 29) is call
     assert table.find("a", clock.time() + 31) is None
     assert table.find("a", clock.time()) is None  # and it is gone for good

@@ -1,0 +1,111 @@
+"""Puts large frames together again from their pieces."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rpc_async.core.frames import MAX_PAYLOAD, ProtocolError
+
+__all__ = ["Assembly"]
+
+MAX_TRANSFERS: Final = 16_384
+"""Large frames that may be on their way at once. One that has sent no piece yet takes next to nothing."""
+
+
+class _Partial:
+    __slots__ = ("kind", "number", "pieces", "size", "so_far", "wanted")
+
+    def __init__(self, kind: int, number: int, size: int) -> None:
+        self.kind = kind
+        self.number = number
+        self.size = size
+        self.so_far = 0
+        self.pieces: list[bytes] = []
+        self.wanted = True
+
+
+class Assembly:
+    """The large frames that one side is receiving, by the numbers of their calls."""
+
+    __slots__ = ("_partial", "_room", "held_bytes")
+
+    def __init__(self, room: int) -> None:
+        """Make room for `room` bytes of unfinished frames."""
+        self._room = room
+        self._partial: dict[int, _Partial] = {}
+        self.held_bytes: int = 0
+        """Bytes of unfinished frames."""
+
+    def __contains__(self, call: int) -> bool:
+        return call in self._partial
+
+    def start(self, call: int, number: int, payload: bytes, kinds: tuple[int, ...]) -> int:
+        """A large frame begins. Returns the size that it will have.
+
+        Args:
+            call: The number of its call.
+            number: The frame's own number.
+            payload: That of the START frame.
+            kinds: What the large frame may be.
+
+        Raises:
+            ProtocolError: It cannot be a large frame; or the call has one on its way; or there are too many.
+        """
+        if len(payload) != 9 or payload[0] not in kinds:
+            raise ProtocolError(f"call {call}: no large frame begins like this")
+        kind, size = payload[0], int.from_bytes(payload[1:])
+        if call in self._partial:
+            raise ProtocolError(f"call {call}: a large frame begins inside another")
+        if size <= MAX_PAYLOAD:
+            raise ProtocolError(f"call {call}: a large frame of {size} bytes")
+        if len(self._partial) >= MAX_TRANSFERS:
+            raise ProtocolError(f"more than {MAX_TRANSFERS} large frames at once")
+        self._partial[call] = _Partial(kind, number, size)
+        return size
+
+    def piece(self, call: int, payload: bytes) -> tuple[int, int, bytes] | None:
+        """A piece has arrived. Returns the whole frame if it was the last one, and the frame is wanted.
+
+        Raises:
+            ProtocolError: No such frame is on its way; or the piece is empty, or too much.
+        """
+        partial = self._partial.get(call)
+        if partial is None:
+            raise ProtocolError(f"call {call}: a piece of no large frame")
+        partial.so_far += len(payload)
+        if not payload or partial.so_far > partial.size:
+            raise ProtocolError(f"call {call}: a piece of {len(payload)} bytes, which goes past the end of its frame")
+        if partial.wanted:
+            partial.pieces.append(payload)
+            self.held_bytes += len(payload)
+            if self.held_bytes > self._room:
+                raise ProtocolError(f"unfinished large frames take more than {self._room} bytes")
+        if partial.so_far < partial.size:
+            return None
+        del self._partial[call]
+        if not partial.wanted:
+            return None
+        self.held_bytes -= partial.size
+        return partial.kind, partial.number, b"".join(partial.pieces)
+
+    def discard(self, call: int) -> None:
+        """Nobody wants the call's large frame any more, if there is one.
+
+        It takes no memory from here on, and gives nothing at its end.
+        """
+        partial = self._partial.get(call)
+        if partial is not None and partial.wanted:
+            partial.wanted = False
+            self.held_bytes -= partial.so_far
+            partial.pieces.clear()
+
+    def drop(self, call: int) -> None:
+        """The frame ends here, unfinished.
+
+        Raises:
+            ProtocolError: No such frame is on its way.
+        """
+        if call not in self._partial:
+            raise ProtocolError(f"call {call}: the end of no large frame")
+        self.discard(call)
+        del self._partial[call]

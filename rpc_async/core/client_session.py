@@ -1,0 +1,187 @@
+"""The client's side of a session: which calls are outstanding, and what the server says about them.
+
+A call is the caller's own object; this machine only keeps it under its number, and gives it back with each frame
+that is about it. Claiming a call's end is one `dict.pop`, so a call that was aborted here is not ended again by a
+reply that was on its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from rpc_async.core.frames import SERVER_KINDS, Frame, FrameKind, ProtocolError
+from rpc_async.core.session import HEAD_ROOM, MAX_METHODS, METHOD_BITS, Session
+
+__all__ = ["ClientSession", "Withdrawn"]
+
+CallT = TypeVar("CallT")
+
+_CALL, _CALL_WITH_HEAD, _METHOD, _CANCEL, _ABORT, _WATCH = (int(kind) for kind in list(FrameKind)[:6])
+_REPLY, _REPLY_WITH_HEAD, _FAULT, _CANCEL_NOTE, _PROGRESS, _CLOSE = (int(kind) for kind in list(FrameKind)[6:12])
+_START, _PIECE, _DROP = (int(kind) for kind in list(FrameKind)[12:])
+_ENDINGS: Final = (_REPLY, _REPLY_WITH_HEAD, _FAULT)
+_CALLS: Final = (_CALL, _CALL_WITH_HEAD)
+_METHOD_MASK: Final = MAX_METHODS - 1
+
+
+class Withdrawn(NamedTuple, Generic[CallT]):
+    """A call that was taken back."""
+
+    call: CallT
+    method: str
+    payload: bytes
+    with_head: bool
+
+
+def _call_of(frame: Frame) -> int:
+    """Return the number of the call that a client's frame is about; -1 for none."""
+    kind, number, _ = frame
+    return number >> METHOD_BITS if kind in _CALLS else -1 if kind in (_METHOD, _CLOSE) else number
+
+
+class ClientSession(Session, Generic[CallT]):
+    """The machine of one session on its client's side."""
+
+    __slots__ = ("_methods", "closed", "outstanding")
+
+    def __init__(self, *, causal: bool, max_payload: int) -> None:
+        super().__init__(causal=causal, max_payload=max_payload)
+        self.outstanding: Final[dict[int, CallT]] = {}
+        """The calls that have not ended, by their numbers."""
+        self.closed: bool = False
+        """The server has ended the session."""
+        self._methods: dict[str, int] = {}
+
+    # -- what the client says ---------------------------------------------------------------------------
+
+    def begin(self, method: str, payload: bytes, call: CallT, *, with_head: bool = False) -> int:
+        """Begin a call. Returns its number.
+
+        Raises:
+            ProtocolError: The session has named as many methods as it may.
+        """
+        named = self._methods.get(method)
+        if named is None:
+            named = self._name(method)
+        number = self.begun = self.begun + 1
+        self.outstanding[number] = call
+        self.link.push(_CALL_WITH_HEAD if with_head else _CALL, number << METHOD_BITS | named, payload, number)
+        return number
+
+    def ask(self, number: int) -> bool:
+        """Ask the server to stop a call (C5). False if it is not outstanding."""
+        if number not in self.outstanding:
+            return False
+        self.link.push(_CANCEL, number, b"")
+        return True
+
+    def watch(self, number: int) -> None:
+        """Ask for a call's progress reports."""
+        if number in self.outstanding:
+            self.link.push(_WATCH, number, b"")
+
+    def abort(self, number: int, head: bytes = b"") -> CallT | None:
+        """Do not wait for a call any more, and tell the server so (C6). Returns the call if it was outstanding."""
+        call = self.outstanding.pop(number, None)
+        if call is not None:
+            self.assembly.discard(number)
+            self.link.drop(number)
+            self.link.push(_ABORT, number, head)
+        return call
+
+    def close(self) -> None:
+        """End the session: the last frame."""
+        self.link.push(_CLOSE, 0, b"")
+
+    def withdraw(self, which: Callable[[CallT], bool]) -> list[Withdrawn[CallT]]:
+        """Take back the calls of which nothing has left this side, if `which` says so, and all that was said of them.
+
+        They are outstanding no more, and were surely not executed.
+        """
+        out = self.outstanding
+        numbers = {
+            number >> METHOD_BITS
+            for kind, number, _ in self.link.never_left()
+            if kind in _CALLS and (call := out.get(number >> METHOD_BITS)) is not None and which(call)
+        }
+        if not numbers:
+            return []
+        names = {number: name for name, number in self._methods.items()}
+        withdrawn = []
+        for kind, number, payload in self.link.withdraw(lambda frame: _call_of(frame) in numbers):
+            if kind in _CALLS:
+                call = out.pop(number >> METHOD_BITS)
+                withdrawn.append(Withdrawn(call, names[number & _METHOD_MASK], payload, kind == _CALL_WITH_HEAD))
+        return withdrawn
+
+    def lose(self) -> list[tuple[CallT, bool]]:
+        """The session is gone. Returns each outstanding call, and whether it may have been executed (C14).
+
+        It surely was not if its frame, or the last piece of it, has not left this side.
+        """
+        kept = {number >> METHOD_BITS for kind, number, _ in self.link.never_left() if kind in _CALLS}
+        kept.update(self.link.unfinished())
+        calls = [(call, number not in kept) for number, call in self.outstanding.items()]
+        self.outstanding.clear()
+        return calls
+
+    def _name(self, method: str) -> int:
+        number = len(self._methods)
+        if number >= MAX_METHODS:
+            raise ProtocolError(f"more than {MAX_METHODS} methods in one session")
+        self._methods[method] = number
+        self.link.push(_METHOD, number, method.encode())
+        return number
+
+    # -- what the server says ---------------------------------------------------------------------------
+
+    def receive(self, frames: list[Frame]) -> Iterator[tuple[CallT, Frame]]:
+        """Yield each frame that is about an outstanding call, with the call; an ended one is outstanding no more.
+
+        A large reply is yielded when it is whole; one that is too large, as its START or its last PIECE.
+
+        Raises:
+            ProtocolError: The server said what it may not say.
+        """
+        end = self.outstanding.pop
+        for one in frames:
+            frame = one
+            kind, number, payload = frame
+            if kind == _REPLY or kind in _ENDINGS:
+                call = end(number, None)
+            elif kind == _PIECE:
+                whole = self.assembly.piece(number, payload)
+                if whole is None:
+                    continue
+                frame = whole
+                if whole[0] == _REPLY and len(whole[2]) > self.max_payload:
+                    frame = one
+                call = end(number, None)
+            elif kind == _START:
+                self._check(number)
+                size = self.assembly.start(number, number, payload, _ENDINGS)
+                if size > self.max_payload + HEAD_ROOM or number not in self.outstanding:
+                    self.assembly.discard(number)
+                    call = end(number, None)
+                    if call is not None:
+                        yield call, frame
+                continue
+            elif kind == _DROP:
+                self.assembly.drop(number)
+                continue
+            elif kind == _CLOSE:
+                self.closed = True
+                return
+            elif kind in SERVER_KINDS:
+                call = self.outstanding.get(number)
+            else:
+                raise ProtocolError(f"a frame of kind {kind}, which no server sends")
+            if call is not None:
+                yield call, frame
+            else:
+                self._check(number)
+
+    def _check(self, number: int) -> None:
+        if not 0 < number <= self.begun:
+            raise ProtocolError(f"a frame about call {number}, where {self.begun} calls were begun")

@@ -1,0 +1,329 @@
+"""The link: frames arrive exactly once and in order, however often the stream below is cut.
+
+Each side numbers its frames by counting them, and keeps those that the other has not acknowledged. An
+acknowledgement is a count: all frames up to it have arrived. After a cut each side learns the other's count and
+sends again from there. The model is XMPP's stream management (XEP-0198).
+
+The owner pushes frames, asks `take()` for what to send now, and tells what arrived: `acknowledge` and `arrived`
+for each batch, `resume` after a cut. The layer above never sees a cut.
+
+Large frames go in pieces (`START`, `PIECE` ...), cut when they are taken. In a causal link what was pushed after a
+large frame waits for it; else the pieces take turns with the frames that come later, and with each other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+from rpc_async.core.frames import MAX_PAYLOAD, Frame, FrameKind, ProtocolError
+
+__all__ = ["MAX_BATCH", "WINDOW", "WINDOW_FRAMES", "Link"]
+
+MAX_BATCH: Final = 120 * 1024
+"""Bytes: a batch takes no more frames once it has this much. With its last frame and a piece it stays under 256 KiB."""
+MAX_BATCH_FRAMES: Final = 1024
+"""Frames in a batch. Enough to make a batch's own cost small, few enough that both sides work at the same time."""
+FRAME_COST: Final = 8
+"""Bytes that a frame takes in a batch beside its payload, at the most."""
+WINDOW: Final = 4 * 1024 * 1024
+"""Bytes that may be sent and not acknowledged. What is more waits in the queue, where the owner can see it."""
+WINDOW_FRAMES: Final = 65_536
+"""Frames that may be sent and not acknowledged."""
+ACK_FRAMES: Final = 1024
+"""A side acknowledges at the latest when this many frames have arrived that it has not acknowledged yet."""
+ACK_BYTES: Final = 256 * 1024
+"""The same in bytes: far below the window, so that a sender need not stop."""
+TRANSFERS: Final = 4
+"""Large frames that take turns at a time; the others wait. It bounds what the receiver must put together."""
+MAX_EMPTY: Final = 100
+"""Batches in a row that may carry neither a frame nor a new acknowledgement."""
+
+_START, _PIECE, _DROP = (int(kind) for kind in (FrameKind.START, FrameKind.PIECE, FrameKind.DROP))
+
+
+class _Batch(NamedTuple):
+    frames: list[Frame]
+    size: int
+
+
+class _Large:
+    """A large frame on its way out."""
+
+    __slots__ = ("_offset", "number", "payload")
+
+    def __init__(self, number: int, payload: bytes) -> None:
+        self.number: Final = number
+        self.payload: Final = payload
+        self._offset = 0
+
+    def piece(self) -> Frame:
+        begin = self._offset
+        self._offset = begin + MAX_PAYLOAD
+        return _PIECE, self.number, self.payload[begin : begin + MAX_PAYLOAD]
+
+    @property
+    def remaining(self) -> int:
+        return max(len(self.payload) - self._offset, 0)
+
+
+class Link:
+    """One side of a session's link."""
+
+    __slots__ = (
+        "_acknowledged", "_again", "_again_frames", "_causal", "_empty", "_large", "_queue", "_queued_large",
+        "_retained", "_retained_bytes", "_sent", "_told", "_unacknowledged_bytes", "queued_bytes", "received",
+    )  # fmt: skip
+
+    def __init__(self, *, causal: bool) -> None:
+        """Make a link; in a causal one, what is pushed after a large frame waits for it."""
+        self._causal = causal
+        self._queue: deque[Frame | _Large] = deque()
+        self._queued_large = 0
+        self._large: deque[_Large] = deque()
+        self._retained: deque[_Batch] = deque()
+        self._retained_bytes = 0
+        self._again: deque[_Batch] = deque()  # sent before a cut, and did not arrive
+        self._again_frames = 0
+        self._acknowledged = 0
+        self._sent = 0
+        self.received: int = 0
+        """Frames that have arrived."""
+        self._told = 0
+        self._unacknowledged_bytes = 0
+        self._empty = 0
+        self.queued_bytes: int = 0
+        """Bytes of payloads that wait to be sent for the first time."""
+
+    # -- sending ----------------------------------------------------------------------------------------
+
+    def push(self, kind: int, number: int, payload: bytes, call: int = 0) -> None:
+        """Have a frame sent, after those that were pushed before.
+
+        Args:
+            kind: The frame's kind.
+            number: The frame's number.
+            payload: Its payload, of any size.
+            call: The number of the call, where the frame's own number is another.
+        """
+        size = len(payload)
+        if size > MAX_PAYLOAD:
+            start = bytes((kind,)) + size.to_bytes(8)
+            self._queue.append((_START, number, start))
+            self._queue.append(_Large(call or number, payload))
+            self._queued_large += 1
+            size += len(start)
+        else:
+            self._queue.append((kind, number, payload))
+        self.queued_bytes += size
+
+    def drop(self, number: int) -> bool:
+        """End the large frame of the call `number`, if it is on its way. Returns whether it was."""
+        for item in (*self._large, *(self._queue if self._queued_large else ())):
+            if isinstance(item, _Large) and item.number == number:
+                if item in self._large:
+                    self._large.remove(item)
+                else:
+                    self._queue.remove(item)
+                    self._queued_large -= 1
+                self.queued_bytes -= item.remaining
+                self._queue.append((_DROP, number, b""))
+                return True
+        return False
+
+    @property
+    def wants_to_send(self) -> bool:
+        """Whether `take` has something to give, or an acknowledgement is due."""
+        return bool((self._queue or self._large) and self._open()) or bool(self._again) or self.ack_due
+
+    @property
+    def ack_due(self) -> bool:
+        """Whether an acknowledgement should go out even if no frame does."""
+        return self.received - self._told >= ACK_FRAMES or self._unacknowledged_bytes >= ACK_BYTES
+
+    @property
+    def idle(self) -> bool:
+        """Whether the other side has everything that was pushed."""
+        return not (self._queue or self._large or self._retained or self._again)
+
+    def never_left(self) -> Iterator[Frame]:
+        """Iterate over the frames that have not been taken once, not even in part. They surely have not left."""
+        items = iter(self._queue)
+        for item in items:
+            if isinstance(item, _Large):
+                continue
+            if item[0] == _START:
+                large = next(items)
+                assert isinstance(large, _Large)
+                yield item[2][0], item[1], large.payload
+            else:
+                yield item
+
+    def unfinished(self) -> Iterator[int]:
+        """Iterate over the calls whose large frames have not left this side to the last piece."""
+        return (item.number for item in (*self._queue, *self._large) if isinstance(item, _Large))
+
+    def withdraw(self, which: Callable[[Frame], bool]) -> list[Frame]:
+        """Take frames back that `never_left`."""
+        kept: deque[Frame | _Large] = deque()
+        taken: list[Frame] = []
+        items = iter(self._queue)
+        for item in items:
+            if isinstance(item, _Large):
+                kept.append(item)
+                continue
+            large = next(items) if item[0] == _START else None
+            frame = item
+            if isinstance(large, _Large):
+                frame = item[2][0], item[1], large.payload
+            if which(frame):
+                taken.append(frame)
+                self.queued_bytes -= len(item[2])
+                if large is not None:
+                    self.queued_bytes -= len(frame[2])
+                    self._queued_large -= 1
+            else:
+                kept.append(item)
+                if large is not None:
+                    kept.append(large)
+        self._queue = kept
+        return taken
+
+    def take(self) -> list[Frame]:
+        """Return the frames of the next batch, which are kept until they are acknowledged; maybe none.
+
+        The caller sends them with `ack()`.
+        """
+        if self._again:
+            batch = self._again.popleft()
+            self._again_frames -= len(batch.frames)
+            self._retain(batch)
+            return batch.frames
+        if not self._open():
+            return []
+        queue = self._queue
+        count = len(queue)
+        size = self.queued_bytes + FRAME_COST * count
+        if count > MAX_BATCH_FRAMES or size > MAX_BATCH or self._queued_large or self._large:
+            return self._first(*self._gather())
+        frames = list(queue)  # the common case, in C
+        queue.clear()
+        self.queued_bytes = 0
+        return self._first(frames, size)  # type: ignore[arg-type]
+
+    def _gather(self) -> tuple[list[Frame], int]:
+        frames: list[Frame] = []
+        size = 0
+        while self._queue and size < MAX_BATCH and len(frames) < MAX_BATCH_FRAMES:
+            frame = self._next()
+            if frame is not None:
+                frames.append(frame)
+                size += len(frame[2]) + FRAME_COST
+        for _ in range(1 if frames else 2):  # where small frames wait too, the batch stays short
+            if self._large:
+                transfer = self._large.popleft()
+                frame = transfer.piece()
+                if transfer.remaining:
+                    self._large.insert(TRANSFERS - 1, transfer)
+                frames.append(frame)
+                size += len(frame[2]) + FRAME_COST
+        self.queued_bytes -= size - FRAME_COST * len(frames)
+        return frames, size
+
+    def _next(self) -> Frame | None:
+        """Return the queue's next frame; or None, where a large one has stepped aside for those behind it."""
+        item = self._queue[0]
+        if not isinstance(item, _Large):
+            self._queue.popleft()
+            return item
+        if not self._causal:
+            self._queue.popleft()
+            self._queued_large -= 1
+            self._large.append(item)
+            return None
+        frame = item.piece()
+        if not item.remaining:
+            self._queue.popleft()
+            self._queued_large -= 1
+        return frame
+
+    def _first(self, frames: list[Frame], size: int) -> list[Frame]:
+        if frames:
+            self._sent += len(frames)
+            self._retain(_Batch(frames, size))
+        return frames
+
+    def _retain(self, batch: _Batch) -> None:
+        self._retained.append(batch)
+        self._retained_bytes += batch.size
+
+    def _open(self) -> bool:
+        return self._retained_bytes < WINDOW and self._sent - self._acknowledged < WINDOW_FRAMES
+
+    def ack(self) -> int:
+        """Return the acknowledgement to send now."""
+        self._told = self.received
+        self._unacknowledged_bytes = 0
+        return self.received
+
+    # -- receiving --------------------------------------------------------------------------------------
+
+    def acknowledge(self, count: int) -> None:
+        """The other side has acknowledged `count` frames in all.
+
+        Raises:
+            ProtocolError: It cannot have: so many were never sent; or it has taken an acknowledgement back.
+        """
+        sent = self._sent - self._again_frames
+        if not self._acknowledged <= count <= sent:
+            raise ProtocolError(
+                f"an acknowledgement of {count} frames, where {self._acknowledged} to {sent} are possible"
+            )
+        new = count - self._acknowledged
+        self._acknowledged = count
+        retained = self._retained
+        while new:
+            batch = retained.popleft()
+            self._retained_bytes -= batch.size
+            if len(batch.frames) > new:
+                rest = batch.frames[new:]
+                batch = _Batch(rest, sum(len(frame[2]) + FRAME_COST for frame in rest))
+                retained.appendleft(batch)
+                self._retained_bytes += batch.size
+                return
+            new -= len(batch.frames)
+
+    def arrived(self, count: int, size: int, ack: int) -> None:
+        """A batch of `count` frames and `size` bytes has arrived, with an acknowledgement.
+
+        Raises:
+            ProtocolError: See `acknowledge`; or the other side sends empty batches without end.
+        """
+        if count or ack != self._acknowledged:
+            self._empty = 0
+        else:
+            self._empty += 1
+            if self._empty > MAX_EMPTY:
+                raise ProtocolError(f"more than {MAX_EMPTY} empty batches in a row")
+        if ack != self._acknowledged:
+            self.acknowledge(ack)
+        self.received += count
+        self._unacknowledged_bytes += size
+
+    # -- cuts -------------------------------------------------------------------------------------------
+
+    def resume(self, count: int) -> None:
+        """A new stream has been opened, and `count` of this side's frames have arrived: send again from there.
+
+        Raises:
+            ProtocolError: See `acknowledge`.
+        """
+        self._retained.extend(self._again)  # two cuts in a row: not all was sent again
+        self._again, self._again_frames = deque(), 0
+        self._retained_bytes = sum(batch.size for batch in self._retained)
+        self.acknowledge(count)
+        self._again, self._retained = self._retained, deque()
+        self._again_frames = sum(len(batch.frames) for batch in self._again)
+        self._retained_bytes = 0
+        self._empty = 0

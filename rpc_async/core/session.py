@@ -1,0 +1,54 @@
+"""What both sides of a session have in common: a link, and a life that outlasts its streams."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rpc_async.core.assembly import Assembly
+from rpc_async.core.link import Link
+
+__all__ = ["HEAD_ROOM", "MAX_CALLS", "MAX_METHODS", "METHOD_BITS", "Session"]
+
+METHOD_BITS: Final = 12
+MAX_METHODS: Final = 1 << METHOD_BITS
+"""Methods that one session can name. A call's frame has a number that says both: call << METHOD_BITS | method."""
+MAX_CALLS: Final = (1 << 64 - METHOD_BITS) - 1
+"""The highest number of a call."""
+HEAD_ROOM: Final = 512 * 1024
+"""Bytes that a large frame may take beside its message: its metadata, and a fault's text and details."""
+_TRANSFERS: Final = 4
+"""Messages of the full size that may be unfinished at once; see `link.TRANSFERS`."""
+
+
+class Session:
+    """One side of a session. Time is passed in, in seconds of any clock that only goes forward."""
+
+    __slots__ = ("assembly", "begun", "cut_at", "link", "max_payload")
+
+    def __init__(self, *, causal: bool, max_payload: int) -> None:
+        self.link: Final = Link(causal=causal)
+        self.assembly: Final = Assembly(_TRANSFERS * (max_payload + HEAD_ROOM))
+        self.max_payload: Final = max_payload
+        """Bytes: the largest message that this side takes."""
+        self.begun: int = 0
+        """The number of the latest call."""
+        self.cut_at: float | None = None
+        """When the stream was cut; None while there is one."""
+
+    def cut(self, now: float) -> None:
+        """The stream has ended without a CLOSE. Everything else stays as it is."""
+        if self.cut_at is None:
+            self.cut_at = now
+
+    def resumed(self, received: int) -> None:
+        """There is a stream again, and the other side has received so many frames.
+
+        Raises:
+            ProtocolError: It cannot have received so many.
+        """
+        self.link.resume(received)
+        self.cut_at = None
+
+    def is_over(self, now: float, linger: float) -> bool:
+        """Tell whether the session has been without a stream for more than `linger` seconds."""
+        return self.cut_at is not None and now - self.cut_at > linger

@@ -1,0 +1,378 @@
+"""Calls of a session that no manager routine serves directly: ordinary handlers, and what stands behind interceptors.
+
+Each gets a task of its own, in which the interceptors and the handler run as gRPC runs them, with a context that
+looks like gRPC's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import grpc
+import grpc.aio
+
+from rpc_async.core.frames import FrameKind
+from rpc_async.core.outcome import Fault, fault
+from rpc_async.serving.dispatcher import Dispatcher
+from rpc_async.status import CancelReason, RpcStatus
+from rpc_async.wire.faults import fault_from_failure
+from rpc_async.wire.metadata import CALL_ID_KEY, Metadatum, check_metadata
+from rpc_async.wire.session import BothMetadata, fault_head, read_call_head, reply_head
+
+if TYPE_CHECKING:
+    from rpc_async.serving.session import ServedSession
+
+__all__ = ["HandlerCall", "HandlerCalls"]
+
+_LOGGER: Final = logging.getLogger("rpc_async.serving")
+
+_REPLY, _REPLY_WITH_HEAD, _FAULT = int(FrameKind.REPLY), int(FrameKind.REPLY_WITH_HEAD), int(FrameKind.FAULT)
+
+Handler = Any  # grpc.RpcMethodHandler, whose type arguments exist in its stubs only
+Find = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
+
+
+class HandlerCalls:
+    """Serves such calls of one server."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        find: Callable[[grpc.HandlerCallDetails], Handler | None],
+        interceptors: Iterable[grpc.aio.ServerInterceptor],
+        max_payload: int,
+    ) -> None:
+        """Make it: `find` looks a method's handler up, `interceptors` stand before it, the first one outermost."""
+        self.dispatcher: Final = dispatcher
+        self.max_payload: Final = max_payload
+
+        async def found(details: grpc.HandlerCallDetails) -> Handler | None:
+            return find(details)
+
+        self.find: Find = found
+        for interceptor in reversed(tuple(interceptors)):
+            self.find = _intercepted(interceptor, self.find)
+
+    def start(self, session: ServedSession, number: int, method: str, payload: bytes, with_head: bool) -> HandlerCall:
+        """Start a call. See `SessionService`."""
+        timeout, metadata = None, ()
+        if with_head:
+            payload, timeout, metadata = read_call_head(payload)  # type: ignore[assignment]
+        return HandlerCall(self, session, number, method, payload, timeout, metadata)
+
+
+def _intercepted(interceptor: grpc.aio.ServerInterceptor, find: Find) -> Find:
+    async def intercepted(details: grpc.HandlerCallDetails) -> Handler | None:
+        return await interceptor.intercept_service(find, details)
+
+    return intercepted
+
+
+class HandlerCall:
+    """One call."""
+
+    __slots__ = (
+        "_calls",
+        "_task",
+        "call_id",
+        "cause",
+        "context",
+        "deadline",
+        "metadata",
+        "method",
+        "number",
+        "session",
+    )
+
+    def __init__(
+        self,
+        calls: HandlerCalls,
+        session: ServedSession,
+        number: int,
+        method: str,
+        payload: bytes,
+        timeout: float | None,
+        metadata: tuple[tuple[str, str | bytes], ...],
+    ) -> None:
+        loop = session.loop
+        self.session: Final = session
+        self.number: Final = number
+        self.method: Final = method
+        self.call_id: Final = session.ids.of(number)
+        self.metadata: Final = tuple(Metadatum(*pair) for pair in (*metadata, (CALL_ID_KEY, self.call_id)))
+        self.deadline: Final = None if timeout is None else loop.time() + timeout
+        self.cause: CancelReason | None = None
+        """Why the client does not wait any more."""
+        self.context: Final = _Context(self)
+        self._calls = calls
+        self._task = loop.create_task(self._run(payload))
+        if self.deadline is not None:
+            timer = loop.call_at(self.deadline, self.orphan, CancelReason.DEADLINE)
+            self._task.add_done_callback(lambda _: timer.cancel())
+
+    # -- what the client says ---------------------------------------------------------------------------
+
+    def ask(self) -> RpcStatus:
+        """Ask the manager routine behind the interceptors, if it is one."""
+        record = self._calls.dispatcher.table.find(self.call_id, self.session.loop.time())
+        if record is None:
+            return RpcStatus.CANNOT_SUPPORT
+        record.ask_cancel()
+        return RpcStatus.OK
+
+    def orphan(self, reason: CancelReason) -> None:
+        """Cancel the handler's task, as gRPC does."""
+        if self.cause is None:
+            self.cause = reason
+            self._task.cancel()
+
+    def watch(self) -> None:
+        """Progress of such a call is not sent: the client can watch it by its id."""
+
+    # -- running ----------------------------------------------------------------------------------------
+
+    async def _run(self, payload: bytes) -> None:
+        context = self.context
+        failure: Fault | None = None
+        reply = b""
+        try:
+            reply = await self._serve(payload)
+            if context.status is not grpc.StatusCode.OK:
+                failure = self._failure(context.status, context.text)
+            elif len(reply) > self._calls.max_payload:
+                text = f"{self.method}: the reply takes {len(reply)} bytes and may take {self._calls.max_payload}"
+                failure = fault(RpcStatus.OUT_OF_MEMORY, text, executed=True)
+        except grpc.aio.AbortError:
+            failure = self._failure(context.status, context.text)
+        except asyncio.CancelledError:
+            if self.cause is CancelReason.DEADLINE:
+                failure = fault(
+                    RpcStatus.CALL_CANCELLED, "the deadline passed", cancel_reason=self.cause, executed=True
+                )
+            elif self.cause is None:
+                text = "the handler raised CancelledError, though nobody cancelled the call"
+                failure = fault(RpcStatus.CALL_FAILED, text, executed=True)
+        except Exception as error:
+            _LOGGER.exception("%s [%s…]: the handler raised, and the call fails", self.method, self.call_id[:8])
+            code = grpc.StatusCode.UNKNOWN if context.status is grpc.StatusCode.OK else context.status
+            failure = self._failure(code, f"Unexpected {type(error)}: {error}")
+        context.ended()
+        if failure is not None:
+            self._end(_FAULT, fault_head(failure, context.both()))
+        elif any(context.both()):
+            self._end(_REPLY_WITH_HEAD, reply_head(reply, context.both()))
+        else:
+            self._end(_REPLY, reply)
+
+    async def _serve(self, payload: bytes) -> bytes:
+        handler = await self._calls.find(_Details(self.method, self.metadata))
+        context = self.context
+        if handler is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        if handler.request_streaming or handler.response_streaming:
+            text = f"{self.method} is a streaming method: a session carries unary calls only"
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, text)
+        request = handler.request_deserializer(payload) if handler.request_deserializer else payload
+        behaviour: Any = handler.unary_unary
+        if inspect.iscoroutinefunction(behaviour):
+            reply = await behaviour(request, context)
+        else:
+            pool = self._calls.dispatcher.pool
+            reply = await self.session.loop.run_in_executor(pool, behaviour, request, _SyncContext(context))
+        if context.status is not grpc.StatusCode.OK:
+            return b""
+        return handler.response_serializer(reply) if handler.response_serializer else bytes(reply)
+
+    def _failure(self, code: grpc.StatusCode, text: str) -> Fault:
+        failure = fault_from_failure(code.value[0], text, self.context.trailing)
+        return failure
+
+    def _end(self, kind: int, payload: bytes) -> None:
+        self.session.end(self.number, kind, payload)
+
+
+class _Details(grpc.HandlerCallDetails):
+    """What interceptors and handlers are looked up by."""
+
+    def __init__(self, method: str, metadata: tuple[Metadatum, ...]) -> None:
+        self.method = method
+        self.invocation_metadata = metadata
+
+
+class _Context(grpc.aio.ServicerContext[Any, Any]):
+    """gRPC's context, for a call that is none of gRPC's. Used on the server's loop."""
+
+    def __init__(self, call: HandlerCall) -> None:
+        self.call: Final = call
+        self.status = grpc.StatusCode.OK
+        self.text = ""
+        self.trailing: tuple[tuple[str, str | bytes], ...] = ()
+        self._initial: tuple[tuple[str, str | bytes], ...] = ()
+        self._callbacks: list[Callable[[Any], None]] = []
+        self._ended = False
+
+    def both(self) -> BothMetadata:
+        """Return the metadata to send."""
+        return BothMetadata(self._initial, self.trailing)
+
+    def ended(self) -> None:
+        """Tell whoever wants to know that the call has ended."""
+        self._ended = True
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            try:
+                callback(self)
+            except Exception:
+                _LOGGER.exception("%s: a done-callback raised", self.call.method)
+
+    async def read(self) -> Any:
+        raise grpc.aio.UsageError("a unary call has nothing to read")
+
+    async def write(self, message: Any) -> None:
+        raise grpc.aio.UsageError("a unary call's reply is what its handler returns")
+
+    async def send_initial_metadata(self, initial_metadata: Any) -> None:
+        self._initial = check_metadata(initial_metadata)
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
+        self.fail(code, details, trailing_metadata)
+        raise grpc.aio.AbortError("the call was aborted")
+
+    async def abort_with_status(self, status: grpc.Status) -> NoReturn:
+        await self.abort(status.code, status.details or "", status.trailing_metadata or ())
+
+    def fail(self, code: grpc.StatusCode, details: str, trailing_metadata: Any) -> None:
+        """Set the failure that an abort is."""
+        if code is grpc.StatusCode.OK:
+            raise grpc.aio.UsageError("a call cannot be aborted with the code OK")
+        self.status, self.text = code, details
+        self.trailing = (*self.trailing, *check_metadata(trailing_metadata))
+
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
+        self.trailing = check_metadata(trailing_metadata)
+
+    def invocation_metadata(self) -> Any:
+        return self.call.metadata
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        self.status = code
+
+    def set_details(self, details: str) -> None:
+        self.text = details
+
+    def set_compression(self, compression: grpc.Compression) -> None:
+        """Change nothing: a session's frames are not compressed one by one."""
+
+    def disable_next_message_compression(self) -> None:
+        """Change nothing, as `set_compression`."""
+
+    def peer(self) -> str:
+        return self.call.session.identity.peer
+
+    def peer_identities(self) -> Any:
+        return self.call.session.identity.identities
+
+    def peer_identity_key(self) -> str | None:
+        return self.call.session.identity.identity_key
+
+    def auth_context(self) -> Any:
+        return self.call.session.identity.auth_context
+
+    def time_remaining(self) -> float:
+        deadline = self.call.deadline
+        # gRPC's stubs leave the None out.
+        return None if deadline is None else max(deadline - self.call.session.loop.time(), 0.0)  # type: ignore[return-value]
+
+    def trailing_metadata(self) -> Any:
+        return self.trailing
+
+    def code(self) -> grpc.StatusCode:
+        return self.status
+
+    def details(self) -> str:
+        return self.text
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        self._callbacks.append(callback)
+
+    def cancelled(self) -> bool:
+        return self.call.cause is not None
+
+    def done(self) -> bool:
+        return self._ended
+
+
+class _SyncContext(grpc.ServicerContext):
+    """The same for a handler that runs in a thread, as gRPC's own for such handlers."""
+
+    def __init__(self, context: _Context) -> None:
+        self._context = context
+
+    def send_initial_metadata(self, initial_metadata: Any) -> None:
+        self._context._initial = check_metadata(initial_metadata)
+
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
+        self._context.set_trailing_metadata(trailing_metadata)
+
+    def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Any = ()) -> NoReturn:
+        self._context.fail(code, details, trailing_metadata)
+        raise grpc.aio.AbortError("the call was aborted")
+
+    def abort_with_status(self, status: grpc.Status) -> NoReturn:
+        self.abort(status.code, status.details or "", status.trailing_metadata or ())
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        self._context.set_code(code)
+
+    def set_details(self, details: str) -> None:
+        self._context.set_details(details)
+
+    def set_compression(self, compression: grpc.Compression) -> None:
+        """Change nothing: a session's frames are not compressed one by one."""
+
+    def disable_next_message_compression(self) -> None:
+        """Change nothing, as `set_compression`."""
+
+    def invocation_metadata(self) -> Any:
+        return self._context.invocation_metadata()
+
+    def peer(self) -> str:
+        return self._context.peer()
+
+    def peer_identities(self) -> Any:
+        return self._context.peer_identities()
+
+    def peer_identity_key(self) -> str | None:
+        return self._context.peer_identity_key()
+
+    def auth_context(self) -> Any:
+        return self._context.auth_context()
+
+    def time_remaining(self) -> Any:
+        return self._context.time_remaining()
+
+    def trailing_metadata(self) -> Any:
+        return self._context.trailing
+
+    def code(self) -> grpc.StatusCode:
+        return self._context.status
+
+    def details(self) -> str:
+        return self._context.text
+
+    def is_active(self) -> bool:
+        return self._context.call.cause is None and not self._context.done()
+
+    def cancel(self) -> bool:
+        self._context.call.session.loop.call_soon_threadsafe(self._context.call.orphan, CancelReason.CLIENT_ABORTED)
+        return True
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        if self._context.done():
+            return False
+        self._context.add_done_callback(lambda _: callback())
+        return True
