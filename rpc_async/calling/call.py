@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
@@ -78,13 +79,25 @@ class _Change(Latch):
         return self._did
 
     def happen(self) -> None:
-        with self._lock:
+        with self._mailbox.lock:
             self._did = True
         self._release()
 
     def __await__(self) -> Generator[Any, None, None]:
         if not self._did:
-            yield from self._wait_here().__await__()
+            yield from self._wait_here()
+
+
+class _Settled:
+    """Awaits a call's end, and not its outcome."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: AsyncCall[Any]) -> None:
+        self._call = call
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield from self._call._wait_here()
 
 
 class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
@@ -95,44 +108,40 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
     out or is cancelled leaves it outstanding (C11). It is a `grpc.aio.UnaryUnaryCall` too.
     """
 
-    __slots__ = (
-        "_callbacks", "_deadline", "_machine", "_progress_waiters", "cancel_request", "deserialize", "driver", "ids",
-        "metadata", "method", "native", "number", "user_info", "wait_for_ready",
-    )  # fmt: skip
+    __slots__ = ("_machine", "deserialize", "driver", "ids", "method", "number")
 
-    def __init__(
-        self,
-        driver: CallDriver,
-        method: str,
-        deserialize: Callable[[bytes], Any] | None,
-        deadline: float | None,
-        user_info: object,
-    ) -> None:
-        Latch.__init__(self, driver.mailbox)
-        self.method: Final = method
-        """The method's full name, as `/package.Service/Method`."""
-        self.user_info: object = user_info
-        """Yours, as in RPC_ASYNC_STATE: the library does not look at it."""
-        self.native: grpc.aio.UnaryUnaryCall[Any, Any] | None = None
-        """The driver's: the gRPC call that carries this one, if one does."""
-        self.metadata: tuple[grpc.aio.Metadata, grpc.aio.Metadata] | None = None
-        """The driver's: the initial and the trailing metadata, where they came with the outcome."""
+    # What most calls never have is not made for each: these are defaults, and a call that has one keeps it beside.
+    user_info: object = None
+    """Yours, as in RPC_ASYNC_STATE: the library does not look at it."""
+    native: grpc.aio.UnaryUnaryCall[Any, Any] | None = None
+    """The driver's: the gRPC call that carries this one, if one does."""
+    metadata: tuple[grpc.aio.Metadata, grpc.aio.Metadata] | None = None
+    """The driver's: the initial and the trailing metadata, where they came with the outcome."""
+    wait_for_ready: bool = False
+    """The driver's: whether the call waits for a connection, in place of failing where there is none."""
+    cancel_request: CancelRequest | None = None
+    """The driver's: to be answered once it is known that the server was asked to stop."""
+    timer: asyncio.TimerHandle | None = None
+    """The driver's: runs until the deadline."""
+    deadline: float | None = None
+    """When the call's deadline passes, on the clock of `time.monotonic`; None: never."""
+    _callbacks: list[Callable[[Any], object]] | None = None
+    _progress_waiters: list[_Change] | None = None
+
+    def __init__(self, driver: CallDriver, method: str, deserialize: Callable[[bytes], Any] | None) -> None:
+        self._mailbox = driver.mailbox  # as `Latch` does, which is not called: there is one of these for every call
+        self._waiters = None
+        self._machine = ClientCall()
         self.driver: CallDriver = driver
         """What carries the call."""
+        self.method: Final = method
+        """The method's full name, as `/package.Service/Method`."""
         self.deserialize = deserialize
         """The driver's: reads the reply."""
         self.ids: CallNames | None = None
         """The driver's: gives the call its id."""
         self.number: int = 0
         """The driver's: the call's number in its session."""
-        self.wait_for_ready: bool = False
-        """The driver's: whether the call waits for a connection, in place of failing where there is none."""
-        self._machine = ClientCall()
-        self._deadline = deadline
-        self._callbacks: list[Callable[[Any], object]] | None = None
-        self._progress_waiters: list[_Change] | None = None
-        self.cancel_request: CancelRequest | None = None
-        """The driver's: to be answered once it is known that the server was asked to stop."""
 
     def __repr__(self) -> str:
         return f"<AsyncCall {self.method} [{self.call_id[:8]}…] {self._machine.state.name}>"
@@ -167,7 +176,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
 
     def time_remaining(self) -> float | None:
         """Return the seconds until the deadline, 0 once it has passed, or None where there is none."""
-        return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
+        return None if self.deadline is None else max(self.deadline - time.monotonic(), 0.0)
 
     # -- collecting -------------------------------------------------------------------------------------
 
@@ -210,7 +219,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
         `asyncio.CancelledError` out of it means that your own task was cancelled; the call stays outstanding.
         """
         if self._machine.outcome is None:
-            yield from self._wait_here().__await__()
+            yield from self._wait_here()
         return self.complete()
 
     def add_done_callback(self, callback: Callable[[Any], object]) -> None:
@@ -218,7 +227,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
 
         It is called soon if it has settled already. It must not block; what it raises is logged.
         """
-        with self._lock:
+        with self._mailbox.lock:
             if self._machine.outcome is None:
                 if self._callbacks is None:
                     self._callbacks = []
@@ -244,7 +253,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
         """
         if abort_after is not None and not abort_after >= 0:
             raise InvalidArgument(f"abort_after {abort_after}: seconds, 0 or more; nobody was asked to stop")
-        with self._lock:
+        with self._mailbox.lock:
             step = self._machine.request_cancel()
             request = self.cancel_request
             if request is None:
@@ -278,11 +287,12 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
         return self._abort(fault(RpcStatus.CALL_CANCELLED, text, cancel_reason=CancelReason.DEADLINE))
 
     def _abort(self, failure: Fault) -> bool:
-        with self._lock:
+        with self._mailbox.lock:
             step = self._machine.abort(failure)
         if not step.notify:
             return False
         self.driver.tell_abort(self, failure)
+        self._release()
         self._notify()
         return True
 
@@ -319,7 +329,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
 
     def _next_change(self) -> _Change:
         change = _Change(self._mailbox)
-        with self._lock:
+        with self._mailbox.lock:
             if self._machine.outcome is None:
                 if self._progress_waiters is None:
                     self._progress_waiters = []
@@ -359,22 +369,25 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
 
     def settle(self, outcome: Outcome) -> bool:
         """The call's outcome has arrived. False, and nothing changed, if it had settled before."""
-        with self._lock:
+        with self._mailbox.lock:
             step = self._machine.answer(outcome)
-        if not step.notify:
-            return False
-        self._notify()
+            if not step.notify:
+                return False
+            waiters, self._waiters = self._waiters, None
+        if waiters is not None:
+            self._wake(waiters)
+        if self._progress_waiters is not None or self._callbacks is not None:
+            self._notify()
         return True
 
     def report(self, progress: Progress) -> None:
         """A progress report has arrived."""
-        with self._lock:
+        with self._mailbox.lock:
             if progress == self._machine.last_progress or not self._machine.progress(progress):
                 return
         self._changed()
 
     def _notify(self) -> None:
-        self._release()
         if self._progress_waiters is not None:
             self._changed()
         if self._callbacks is not None:
@@ -383,7 +396,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
                 _LOGGER.warning("%r: the channel's event loop is closed: done-callbacks were not called", self)
 
     def _changed(self) -> None:
-        with self._lock:
+        with self._mailbox.lock:
             waiters, self._progress_waiters = self._progress_waiters, None
         for waiter in waiters or ():
             waiter.happen()
@@ -400,7 +413,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
 
     async def _outcome(self) -> Outcome:
         if self._machine.outcome is None:
-            await self._wait_here()
+            await _Settled(self)
         assert self._machine.outcome is not None
         return self._machine.outcome
 

@@ -49,7 +49,7 @@ class CancelRequest(Latch):
 
     def __await__(self) -> Generator[Any, None, RpcStatus]:
         if self._status is None:
-            yield from self._wait_here().__await__()
+            yield from self._wait_here()
         return self.status
 
     def __repr__(self) -> str:
@@ -60,7 +60,7 @@ class CancelRequest(Latch):
 
     def answer(self, status: RpcStatus) -> None:
         """It is known now; the first answer stays."""
-        with self._lock:
+        with self._mailbox.lock:
             if self._status is not None:
                 return
             self._status = status

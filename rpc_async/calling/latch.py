@@ -6,58 +6,81 @@ import asyncio
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Generator
+from typing import Any, Final
 
 from rpc_async.errors import InvalidAsyncCall
 from rpc_async.mailbox import Mailbox
 
 __all__ = ["Latch"]
 
+Waiter = asyncio.Future[None] | Callable[[], None]
+
 _LOGGER: Final = logging.getLogger("rpc_async.calling")
 
 
 class Latch(ABC):
-    """The base of what can be waited for. A subclass says what happens, and calls `_release` once it has.
+    """The base of what can be waited for. A subclass says what happens, and wakes everyone once it has.
 
     Waiting is not owning: a wait that times out or is cancelled changes nothing (C11). What only some calls
     need (an event, a list of waiters) is made when it is asked for.
     """
 
-    __slots__ = ("_lock", "_mailbox", "_waiters")
+    __slots__ = ("_mailbox", "_waiters")
 
     def __init__(self, mailbox: Mailbox) -> None:
-        self._lock: Final = mailbox.lock
-        self._mailbox: Final = mailbox
-        self._waiters: list[Callable[[], None]] | None = None
+        self._mailbox = mailbox
+        self._waiters: Waiter | list[Waiter] | None = None
 
     @abstractmethod
     def _happened(self) -> bool:
         """Tell whether it has happened."""
 
     def _release(self) -> None:
-        """Wake everyone. Call it once, after what `_happened` looks at was set under the lock."""
-        with self._lock:
+        """Wake everyone. Call it once, after what `_happened` looks at was set under the mailbox's lock."""
+        with self._mailbox.lock:
             waiters, self._waiters = self._waiters, None
         if waiters is not None:
-            for wake in waiters:
-                wake()
+            self._wake(waiters)
 
-    def _subscribe(self, wake: Callable[[], None]) -> bool:
-        """Have `wake` called when it happens, in whatever thread; False if it has happened already."""
-        with self._lock:
+    def _wake(self, waiters: Waiter | list[Waiter]) -> None:
+        if isinstance(waiters, asyncio.Future):
+            if not self._mailbox.here():
+                self._mailbox.post(_set, waiters)
+            elif not waiters.done():
+                waiters.set_result(None)
+        elif isinstance(waiters, list):
+            for waiter in waiters:
+                self._wake(waiter)
+        else:
+            waiters()
+
+    def _subscribe(self, waiter: Waiter) -> bool:
+        """Have a waiter woken when it happens; False if it has happened already.
+
+        Args:
+            waiter: A future of the mailbox's loop, or what to call in whatever thread. One future is the common case,
+                and one waiter is kept without a list around it.
+        """
+        with self._mailbox.lock:
             if self._happened():
                 return False
-            if self._waiters is None:
-                self._waiters = [wake]
+            waiters = self._waiters
+            if waiters is None:
+                self._waiters = waiter
+            elif isinstance(waiters, list):
+                waiters.append(waiter)
             else:
-                self._waiters.append(wake)
+                self._waiters = [waiters, waiter]
             return True
 
-    def _unsubscribe(self, wake: Callable[[], None]) -> None:
-        with self._lock:
-            if self._waiters is not None and wake in self._waiters:
-                self._waiters.remove(wake)
+    def _unsubscribe(self, waiter: Waiter) -> None:
+        with self._mailbox.lock:
+            waiters = self._waiters
+            if not isinstance(waiters, list):
+                self._waiters = None if waiters == waiter else waiters
+            elif waiter in waiters:
+                waiters.remove(waiter)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block this thread until it has happened; in a coroutine, `await` instead.
@@ -85,16 +108,12 @@ class Latch(ABC):
         finally:
             self._unsubscribe(event.set)
 
-    async def _wait_here(self) -> None:
-        """Wait on the running event loop."""
+    def _wait_here(self) -> Generator[Any, None, None]:
+        """Wait on the running event loop: `yield from` it in an `__await__`."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        if loop is self._mailbox.loop:
-            mailbox = self._mailbox
-
-            def wake() -> None:
-                mailbox.run(_set, future)
-        else:
+        waiter: Waiter = future
+        if loop is not self._mailbox.loop:
 
             def wake() -> None:
                 try:
@@ -102,12 +121,13 @@ class Latch(ABC):
                 except RuntimeError:
                     _LOGGER.warning("%r: the event loop that waited for it is closed", self)
 
-        if self._subscribe(wake):
+            waiter = wake
+        if self._subscribe(waiter):
             try:
-                await future
-            finally:
-                if not future.done() or future.cancelled():
-                    self._unsubscribe(wake)
+                yield from future
+            except BaseException:  # the wait was cancelled, and that is all that was (C11)
+                self._unsubscribe(waiter)
+                raise
 
 
 def _set(future: asyncio.Future[None]) -> None:

@@ -53,50 +53,44 @@ class UnaryMethod(grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
         credentials: grpc.CallCredentials | None = None,
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
-    ) -> AsyncCall[ReplyT]:
-        """Begin a call, as `begin` does."""
-        return self.begin(
-            request,
-            timeout=timeout,
-            metadata=metadata,
-            credentials=credentials,
-            wait_for_ready=wait_for_ready,
-            compression=compression,
-        )
-
-    def begin(
-        self,
-        request: RequestT,
-        *,
-        timeout: float | None = None,
-        metadata: MetadataLike | None = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
         user_info: object = None,
     ) -> AsyncCall[ReplyT]:
-        """Begin a call: see the function `begin`."""
-        if timeout is not None and not math.isfinite(timeout):
-            raise InvalidArgument(f"timeout {timeout}: a number of seconds, or None for none; no call was begun")
+        """Begin a call, as `begin` does."""
         channel = self._channel
         options = PLAIN
         if not (metadata is None and credentials is None and wait_for_ready is None and compression is None):
             options = CallOptions(check_metadata(metadata), credentials, wait_for_ready, compression)
+        if timeout is not None and not math.isfinite(timeout):
+            raise InvalidArgument(f"timeout {timeout}: a number of seconds, or None for none; no call was begun")
         payload = self._freeze(request)
-        deadline = None if timeout is None else time.monotonic() + timeout
         session = channel.session()
-        if session is not None and credentials is None and compression is None:
-            call: AsyncCall[ReplyT] = AsyncCall(session, self._method, self._deserialize, deadline, user_info)
-            began = session.begin(call, payload, options)
-        else:
-            native = channel.native()
-            functions = (self._serialize, self._deserialize) if channel.intercepted else (None, None)
-            deserialize = None if channel.intercepted else self._deserialize
-            call = AsyncCall(native, self._method, deserialize, deadline, user_info)
-            began = native.begin(call, payload, options, functions)
-        if not began:
-            raise InvalidBinding(f"{self._method}: the channel or its event loop is closed; no call was begun")
+        if session is None or credentials is not None or compression is not None:
+            return self._begin_natively(payload, timeout, options, user_info)
+        call: AsyncCall[ReplyT] = AsyncCall(session, self._method, self._deserialize)
+        if user_info is not None:
+            call.user_info = user_info
+        if timeout is not None:
+            call.deadline = time.monotonic() + timeout
+        if not session.begin(call, payload, options):
+            raise self._closed()
         return call
+
+    def _begin_natively(
+        self, payload: Any, timeout: float | None, options: CallOptions, user_info: object
+    ) -> AsyncCall[ReplyT]:
+        native, intercepted = self._channel.native(), self._channel.intercepted
+        functions = (self._serialize, self._deserialize) if intercepted else (None, None)
+        call: AsyncCall[ReplyT] = AsyncCall(native, self._method, None if intercepted else self._deserialize)
+        if user_info is not None:
+            call.user_info = user_info
+        if timeout is not None:
+            call.deadline = time.monotonic() + timeout
+        if not native.begin(call, payload, options, functions):
+            raise self._closed()
+        return call
+
+    def _closed(self) -> InvalidBinding:
+        return InvalidBinding(f"{self._method}: the channel or its event loop is closed; no call was begun")
 
     def _freeze(self, request: RequestT) -> Any:
         """Make what is sent share nothing with the message, which the caller may change at once."""
@@ -158,7 +152,7 @@ def begin(
             f"begin() takes a unary method of a stub made on an rpc_async channel, not {method!r}; no call was begun"
         )
     typed: UnaryMethod[RequestT, ReplyT] = method
-    return typed.begin(
+    return typed(
         request,
         timeout=timeout,
         metadata=metadata,

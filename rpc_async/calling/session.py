@@ -21,11 +21,12 @@ from rpc_async.calling.call import AsyncCall
 from rpc_async.calling.cancel_request import CancelRequest
 from rpc_async.calling.connectivity import Connectivity
 from rpc_async.calling.io_loop import IoLoop
-from rpc_async.calling.native import CallOptions, NativeDriver, read_reply
+from rpc_async.calling.native import PLAIN, CallOptions, NativeDriver, read_reply
 from rpc_async.core.client_session import ClientSession
 from rpc_async.core.frames import Frame, FrameKind, ProtocolError
 from rpc_async.core.outcome import Fault, Outcome, fault
 from rpc_async.errors import InvalidBinding
+from rpc_async.pump import Pump
 from rpc_async.status import RpcStatus
 from rpc_async.wire.faults import fault_from_failure
 from rpc_async.wire.session import (
@@ -50,6 +51,8 @@ __all__ = ["SessionDriver"]
 
 _LOGGER: Final = logging.getLogger("rpc_async.calling")
 
+CHUNK: Final = 64
+"""Frames that are heard before the writer gets its turn: so what they lead to is on its way while the rest is heard."""
 FLUSH_TIMEOUT: Final = 0.5
 """Seconds that closing a channel takes at the most to tell the server so."""
 
@@ -114,8 +117,11 @@ class SessionDriver:
         self._lock = io.mailbox.lock
         self._session = self._new_session()
         self._waker: asyncio.Future[None] | None = None
+        self._pump: Pump | None = None
+        self._woken = False  # whether whoever sends will look again by itself
         self._drained: asyncio.Event | None = None
         self._stream: Stream | None = None
+        self._taking = True
         self._closing = False
         self._wanted = False
         self._task = io.loop.create_task(self._run())
@@ -127,25 +133,24 @@ class SessionDriver:
 
     def begin(self, call: AsyncCall[Any], payload: bytes, options: CallOptions) -> bool:
         """Begin a call. False if the channel is closed or its loop is: nothing was sent, nor ever will be."""
-        timeout = call.time_remaining()
-        with_head = timeout is not None or bool(options.metadata)
-        if with_head:
-            payload = call_head(payload, timeout, options.metadata)
+        with_head = False
+        if options is not PLAIN or call.deadline is not None:
+            call.wait_for_ready = options.wait_for_ready is True
+            with_head = call.deadline is not None or bool(options.metadata)
+            if with_head:
+                payload = call_head(payload, call.time_remaining(), options.metadata)
         with self._lock:
-            if self._closing or self.unsupported:
-                if self._closing:
-                    return False
-            else:
+            taken = self._taking
+            if taken:
                 session = self._session
                 call.ids = session.ids
-                call.wait_for_ready = options.wait_for_ready is True
-                call.number = session.machine.begin(call.method, payload, call, with_head=with_head)
-        if self.unsupported:
-            return self._begin_natively(call, payload, with_head)
-        if self._waker is not None and not self.mailbox.run(self._wake):
+                call.number = session.machine.begin(call.method, payload, call, with_head)
+        if not taken:
+            return self._begin_natively(call, payload, with_head) if self.unsupported else False
+        if not self._woken and not self._wake_from_anywhere():
             return False
-        if timeout is not None:
-            self.mailbox.run(self._expire_in, call, timeout)
+        if call.deadline is not None:
+            self.mailbox.run(self._set_timer, call)
         return True
 
     def tell_cancel(self, call: AsyncCall[Any], request: CancelRequest) -> None:
@@ -174,25 +179,31 @@ class SessionDriver:
                 self._session.machine.watch(call.number)
         self._wake_from_anywhere()
 
-    def _expire_in(self, call: AsyncCall[Any], seconds: float) -> None:
-        timer = self.mailbox.loop.call_later(seconds, call.expire)
-        call.add_done_callback(lambda _: timer.cancel())
+    def _set_timer(self, call: AsyncCall[Any]) -> None:
+        remaining = call.time_remaining()
+        if remaining is not None and not call.done():
+            call.timer = self.mailbox.loop.call_later(remaining, call.expire)
 
-    def _wake_from_anywhere(self) -> None:
-        if self._waker is not None:
-            self.mailbox.run(self._wake)
+    def _wake_from_anywhere(self) -> bool:
+        """There is something to send. False if the loop is closed."""
+        self._woken = True
+        return self.mailbox.run(self._wake)
 
     def _wake(self) -> None:
-        waker, self._waker = self._waker, None
-        if waker is not None and not waker.done():
-            waker.set_result(None)
+        if self._pump is not None:
+            if len(self._session.machine.outstanding) == 1:
+                self._pump.flush()  # a lone call need not wait for company
+            else:
+                self._pump.flush_soon()
+        elif self._waker is not None and not self._waker.done():
+            self._waker.set_result(None)
 
-    async def _sleep_until_woken(self, needed: Callable[[], bool]) -> None:
-        self._waker = self.mailbox.loop.create_future()
-        if needed():  # looked at after the waker is there: whoever comes later will wake
+    async def _sleep_until_needed(self) -> None:
+        self._woken = False
+        if not self._needed():  # looked at after the flag is down: whoever comes later will wake
+            self._waker = self.mailbox.loop.create_future()
+            await self._waker
             self._waker = None
-            return
-        await self._waker
 
     # -- metadata ---------------------------------------------------------------------------------------
 
@@ -224,7 +235,7 @@ class SessionDriver:
         while not self._closing and not self.unsupported:
             if not self._needed():
                 self.connectivity.change(grpc.ChannelConnectivity.IDLE)
-                await self._sleep_until_woken(self._needed)
+                await self._sleep_until_needed()
                 continue
             self.connectivity.change(grpc.ChannelConnectivity.CONNECTING)
             try:
@@ -268,6 +279,7 @@ class SessionDriver:
                     return None
                 backoff.reset()
                 self._go_on(session, opened, ack)
+                self._stream = stream
                 await self._serve(stream, machine)
             except grpc.aio.AioRpcError as error:
                 if machine.cut_at is not None or not session.opened:
@@ -297,10 +309,20 @@ class SessionDriver:
         self.connectivity.change(grpc.ChannelConnectivity.READY)
 
     async def _serve(self, stream: Stream, machine: ClientSession[AsyncCall[Any]]) -> None:
-        self._stream = stream
-        writer = self.mailbox.loop.create_task(self._write(stream, machine))
+        link = machine.link
+
+        def next_batch() -> bytes | None:
+            self._woken = False
+            with self._lock:
+                if not link.wants_to_send:
+                    return None
+                frames = link.take()
+            self._woken = True
+            return encode_request(frames, link.ack())
+
+        pump = self._pump = Pump(self.mailbox.loop, stream.write, next_batch)
         try:
-            link = machine.link
+            pump.flush()
             while not machine.closed:
                 data = await stream.read()
                 if not isinstance(data, bytes):
@@ -308,28 +330,19 @@ class SessionDriver:
                 opened, ack, frames = read_response(data)
                 if opened is not None:
                     raise ProtocolError("an Opened in the middle of a stream")
+                blocked = link.blocked
                 with self._lock:
                     link.arrived(len(frames), len(data), ack)
-                self._hear(machine, frames)
-                if link.wants_to_send:
-                    self._wake()
+                for begin in range(0, len(frames), CHUNK):
+                    if begin:
+                        await asyncio.sleep(0)
+                    self._hear(machine, frames[begin : begin + CHUNK])
+                if blocked or link.ack_due:
+                    pump.flush_soon()
         finally:
-            writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await writer
-
-    async def _write(self, stream: Stream, machine: ClientSession[AsyncCall[Any]]) -> None:
-        link = machine.link
-        try:
-            while True:
-                if not link.wants_to_send:
-                    await self._sleep_until_woken(lambda: link.wants_to_send)
-                    continue
-                with self._lock:
-                    frames = link.take()
-                await stream.write(encode_request(frames, link.ack()))
-        except (grpc.RpcError, asyncio.InvalidStateError):  # the stream has ended: the reader is told so too
-            return
+            pump.stop()
+            self._pump = None
+            self._woken = True
 
     # -- what the server says ---------------------------------------------------------------------------
 
@@ -337,7 +350,7 @@ class SessionDriver:
         for call, (kind, _, payload) in machine.receive(frames):
             if kind == _REPLY:
                 call.settle(read_reply(payload, call.deserialize))
-                if call.cancel_request is not None:
+                if call.timer is not None or call.cancel_request is not None:
                     self._after_end(call)
             else:
                 self._hear_more(call, kind, payload)
@@ -366,6 +379,8 @@ class SessionDriver:
         self._after_end(call)
 
     def _after_end(self, call: AsyncCall[Any]) -> None:
+        if call.timer is not None:
+            call.timer.cancel()
         if call.cancel_request is not None:
             call.cancel_request.answer(RpcStatus.NO_CALL_ACTIVE)
         if self._drained is not None and not self._session.machine.outstanding:
@@ -382,6 +397,7 @@ class SessionDriver:
             return fault(RpcStatus.CANNOT_SUPPORT, text, executed=False)
         with self._lock:
             self.unsupported = True
+            self._taking = False
             withdrawn = self._session.machine.withdraw(lambda _: True)
         for call, _, payload, with_head in withdrawn:
             self._begin_natively(call, payload, with_head)
@@ -431,6 +447,7 @@ class SessionDriver:
                 await asyncio.wait_for(self._drained.wait(), grace)
         with self._lock:
             self._closing = True
+            self._taking = False
         for call in tuple(self._session.machine.outstanding.values()):
             call.abort("the channel was closed before the call settled; the server may go on with it")
         stream, machine = self._stream, self._session.machine

@@ -42,24 +42,23 @@ class ClientStep(NamedTuple):
     """The call has settled with this event's outcome: deliver the completion notification."""
 
 
-class _Event(IntEnum):
-    REQUEST_CANCEL = 0
-    ABORT = 1
-    ANSWER = 2
-
-
 _P, _C, _S = ClientState
-_TABLE: Final[dict[tuple[ClientState, _Event], ClientStep]] = {
-    (_P, _Event.REQUEST_CANCEL): ClientStep(_C, tell_cancel=True),  # C5
-    (_P, _Event.ABORT): ClientStep(_S, tell_abort=True, notify=True),  # C6
-    (_P, _Event.ANSWER): ClientStep(_S, notify=True),
-    (_C, _Event.REQUEST_CANCEL): ClientStep(_C),  # asked already
-    (_C, _Event.ABORT): ClientStep(_S, tell_abort=True, notify=True),
-    (_C, _Event.ANSWER): ClientStep(_S, notify=True),  # whatever it is, it is the verdict (C5)
-    (_S, _Event.REQUEST_CANCEL): ClientStep(_S),  # C7
-    (_S, _Event.ABORT): ClientStep(_S),  # C7
-    (_S, _Event.ANSWER): ClientStep(_S),
-}
+# A table for each event, by the state that it finds: PENDING, CANCELLING, SETTLED.
+_REQUEST_CANCEL: Final = (
+    ClientStep(_C, tell_cancel=True),  # C5
+    ClientStep(_C),  # asked already
+    ClientStep(_S),  # C7
+)
+_ABORT: Final = (
+    ClientStep(_S, tell_abort=True, notify=True),  # C6
+    ClientStep(_S, tell_abort=True, notify=True),
+    ClientStep(_S),  # C7
+)
+_ANSWER: Final = (
+    ClientStep(_S, notify=True),
+    ClientStep(_S, notify=True),  # whatever it is, it is the verdict (C5)
+    ClientStep(_S),
+)
 
 
 class ClientCall:
@@ -74,15 +73,15 @@ class ClientCall:
 
     def request_cancel(self) -> ClientStep:
         """The user asked for a non-abortive cancel (C5)."""
-        return self._step(_Event.REQUEST_CANCEL, None)
+        return self._step(_REQUEST_CANCEL, None)
 
     def abort(self, outcome: Fault) -> ClientStep:
         """The call ends here and now with `outcome`, whatever the server does (C6)."""
-        return self._step(_Event.ABORT, outcome)
+        return self._step(_ABORT, outcome)
 
     def answer(self, outcome: Outcome) -> ClientStep:
         """The call's outcome arrived from the server, or from the layer below."""
-        return self._step(_Event.ANSWER, outcome)
+        return self._step(_ANSWER, outcome)
 
     def progress(self, progress: Progress) -> bool:
         """A progress report arrived: keep it, and return whether anyone should be told."""
@@ -98,8 +97,8 @@ class ClientCall:
             return RpcStatus.ASYNC_CALL_PENDING
         return RpcStatus.OK if isinstance(outcome, Reply) else outcome.status
 
-    def _step(self, event: _Event, outcome: Outcome | None) -> ClientStep:
-        step = _TABLE[self.state, event]
+    def _step(self, table: tuple[ClientStep, ...], outcome: Outcome | None) -> ClientStep:
+        step = table[self.state]
         if step.notify:
             self.outcome = outcome
         self.state = step.state

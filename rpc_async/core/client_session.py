@@ -55,7 +55,7 @@ class ClientSession(Session, Generic[CallT]):
 
     # -- what the client says ---------------------------------------------------------------------------
 
-    def begin(self, method: str, payload: bytes, call: CallT, *, with_head: bool = False) -> int:
+    def begin(self, method: str, payload: bytes, call: CallT, with_head: bool = False) -> int:
         """Begin a call. Returns its number.
 
         Raises:

@@ -138,6 +138,11 @@ class Link:
         return bool((self._queue or self._large) and self._open()) or bool(self._again) or self.ack_due
 
     @property
+    def blocked(self) -> bool:
+        """Whether something waits for an acknowledgement before it can be sent."""
+        return bool(self._queue or self._large) and not self._open()
+
+    @property
     def ack_due(self) -> bool:
         """Whether an acknowledgement should go out even if no frame does."""
         return self.received - self._told >= ACK_FRAMES or self._unacknowledged_bytes >= ACK_BYTES

@@ -15,8 +15,9 @@ import grpc.aio
 
 from rpc_async.core.frames import FrameKind, ProtocolError
 from rpc_async.core.outcome import Fault, fault
-from rpc_async.core.server_session import ServerSession, Told
+from rpc_async.core.server_session import ServerSession
 from rpc_async.errors import BadStubData, PayloadTooLarge
+from rpc_async.pump import Pump
 from rpc_async.serving.codec import Codec
 from rpc_async.serving.dispatcher import Dispatcher, Routine
 from rpc_async.serving.manager import RoutineKind
@@ -46,6 +47,8 @@ MAX_SESSIONS: Final = 65_536
 """Sessions that have a stream."""
 MAX_CUT: Final = 4096
 """Sessions that wait for their client to come back. The oldest goes first."""
+CHUNK: Final = 64
+"""Frames that are heard before the writer gets its turn: so the client has work while the rest is heard."""
 FULL: Final = 8 * 1024 * 1024
 """Bytes of outcomes that wait to be sent: while there are more, nothing more is read from that client."""
 
@@ -188,7 +191,7 @@ class SessionService:
         return Opened(found, self.linger, self.max_payload)
 
     def _ended(self, session: ServedSession, stream: _Stream) -> None:
-        stream.writer.cancel()
+        stream.pump.stop()
         if session.stream is not stream:
             return
         session.stream = None
@@ -247,12 +250,12 @@ class SessionService:
 class _Stream:
     """A stream that a session has at present."""
 
-    __slots__ = ("context", "replaced", "task", "writer")
+    __slots__ = ("context", "pump", "replaced", "task")
 
     def __init__(self, context: Context, task: asyncio.Task[Any]) -> None:
         self.context: Final = context
         self.task: Final = task
-        self.writer: asyncio.Task[None]
+        self.pump: Pump
         self.replaced = False
 
 
@@ -260,7 +263,16 @@ class ServedSession:
     """One session: holds its machine, reads and writes its streams, and starts its calls."""
 
     __slots__ = (
-        "_progress", "_sent", "_service", "_waker", "identity", "ids", "key", "loop", "machine", "stream",
+        "_hearing",
+        "_progress",
+        "_sent",
+        "_service",
+        "identity",
+        "ids",
+        "key",
+        "loop",
+        "machine",
+        "stream",
     )  # fmt: skip
 
     def __init__(self, service: SessionService, session_id: bytes, identity: Identity) -> None:
@@ -271,7 +283,7 @@ class ServedSession:
         self.stream: _Stream | None = None
         self.loop: Final = service.dispatcher.loop
         self._service = service
-        self._waker: asyncio.Future[None] | None = None
+        self._hearing = False
         self._progress: dict[int, SessionCall] = {}
         self._sent: asyncio.Event | None = None
 
@@ -281,17 +293,19 @@ class ServedSession:
         """Go on with a new stream."""
         if self.stream is not None:
             self.stream.replaced = True
-            self.stream.writer.cancel()
+            self.stream.pump.stop()
             self.stream.task.cancel()
         task = asyncio.current_task()
         assert task is not None
         stream = self.stream = _Stream(context, task)
-        stream.writer = self.loop.create_task(self._write(context))
+        stream.pump = Pump(self.loop, context.write, self._next_batch)
         return stream
 
     async def read(self, stream: _Stream) -> None:
         """Read the stream to its end."""
-        context, link = stream.context, self.machine.link
+        context, link, pump = stream.context, self.machine.link, stream.pump
+        await context.write(opened_response(self._service.opened(found=True), link.ack()))
+        pump.flush()
         while not self.machine.closed:
             data = await context.read()
             if not isinstance(data, bytes):
@@ -300,9 +314,11 @@ class ServedSession:
             if opening is not None:
                 raise ProtocolError("an Open in the middle of a stream")
             link.arrived(len(frames), len(data), ack)
-            self._hear_all(frames)
-            if link.wants_to_send:
-                self.wake()
+            for begin in range(0, len(frames), CHUNK):
+                if begin:
+                    await asyncio.sleep(0)
+                self._hear_all(frames[begin : begin + CHUNK])
+                pump.flush()
             while link.queued_bytes > FULL:
                 await self.sent()
 
@@ -311,36 +327,25 @@ class ServedSession:
         self.machine.link.arrived(len(frames), size, 0)
         self._hear_all(frames)
 
-    async def _write(self, context: Context) -> None:
+    def _next_batch(self) -> bytes | None:
         link = self.machine.link
-        try:
-            await context.write(opened_response(self._service.opened(found=True), link.ack()))
-            while True:
-                if self._progress:
-                    self._push_progress()
-                if not link.wants_to_send:
-                    if self._sent is not None and link.queued_bytes == 0:
-                        self._sent.set()
-                    self._waker = self.loop.create_future()
-                    await self._waker
-                frames = link.take()
-                await context.write(encode_response(frames, link.ack()))
-                if self._sent is not None and link.queued_bytes <= FULL // 2:
-                    self._sent.set()
-        except (
-            grpc.RpcError,
-            asyncio.InvalidStateError,
-            grpc.aio.UsageError,
-        ):  # the stream is gone: the reader is told so too
-            return
+        if self._progress:
+            self._push_progress()
+        if self._sent is not None and link.queued_bytes <= FULL // 2:
+            self._sent.set()
+        if not link.wants_to_send:
+            return None
+        frames = link.take()
+        return encode_response(frames, link.ack())
 
     def wake(self) -> None:
         """There is something to send."""
-        waker = self._waker
-        if waker is not None:
-            self._waker = None
-            if not waker.done():
-                waker.set_result(None)
+        if self.stream is None or self._hearing:
+            return
+        if self.machine.calls:
+            self.stream.pump.flush_soon()
+        else:
+            self.stream.pump.flush()  # the outcome of a lone call need not wait for company
 
     async def sent(self) -> None:
         """Wait until there is room again in what waits to be sent."""
@@ -352,14 +357,17 @@ class ServedSession:
     # -- what the client says ---------------------------------------------------------------------------
 
     def _hear_all(self, frames: list[tuple[int, int, bytes]]) -> None:
-        for told in self.machine.receive(frames):
-            kind = told[0]
-            if kind == _CALL:
-                self._call(told[1], told[3], told[2])
-            elif kind == _CALL_WITH_HEAD:
-                self._call(told[1], told[3], told[2], with_head=True)
-            else:
-                self._about(told)
+        self._hearing = True  # what is said meanwhile goes out together
+        try:
+            for kind, number, payload, method in self.machine.receive(frames):
+                if kind == _CALL:
+                    self._call(number, method, payload)
+                elif kind == _CALL_WITH_HEAD:
+                    self._call(number, method, payload, with_head=True)
+                else:
+                    self._about(kind, number, payload)
+        finally:
+            self._hearing = False
 
     def _call(self, number: int, method: str, payload: bytes, *, with_head: bool = False) -> None:
         service = self._service
@@ -372,9 +380,10 @@ class ServedSession:
         if refusal is not None:
             self.refuse(number, refusal)
             return
-        timeout, metadata = None, ()
+        timeout: float | None = None
+        metadata: tuple[tuple[str, str | bytes], ...] = ()
         if with_head:
-            payload, timeout, metadata = read_call_head(payload)  # type: ignore[assignment]
+            payload, timeout, metadata = read_call_head(payload)
         codec = target.codec
         try:
             if len(payload) > service.max_payload:
@@ -395,22 +404,22 @@ class ServedSession:
             dispatcher.table.meet(call, self.loop)
         dispatcher.start(call, target.kind, target.routine, request)
 
-    def _about(self, told: Told) -> None:
-        if told.kind == _ABORT:
-            call = self.machine.release(told.number)
+    def _about(self, kind: int, number: int, payload: bytes) -> None:
+        if kind == _ABORT:
+            call = self.machine.release(number)
             if call is not None:
-                call.orphan(read_abort_head(told.payload))
+                call.orphan(read_abort_head(payload))
             return
-        if told.kind == _START:
+        if kind == _START:
             text = (
                 f"the request is larger than the {self._service.max_payload} bytes that the server takes: not executed"
             )
-            self.refuse(told.number, fault(RpcStatus.OUT_OF_MEMORY, text, executed=False))
+            self.refuse(number, fault(RpcStatus.OUT_OF_MEMORY, text, executed=False))
             return
-        call = self.machine.calls.get(told.number)
-        if told.kind == _CANCEL:
+        call = self.machine.calls.get(number)
+        if kind == _CANCEL:
             status = RpcStatus.NO_CALL_ACTIVE if call is None else call.ask()
-            self.machine.link.push(_NOTE, told.number, cancel_note(status))
+            self.machine.link.push(_NOTE, number, cancel_note(status))
             self.wake()
         elif call is not None:
             call.watch()
@@ -422,7 +431,7 @@ class ServedSession:
 
     def end(self, number: int, kind: int, payload: bytes) -> None:
         """Send a call's outcome, unless nobody waits for it any more."""
-        if self.machine.end(number, kind, payload) and self._waker is not None:
+        if self.machine.end(number, kind, payload) and not self._hearing:
             self.wake()
 
     def refuse(self, number: int, failure: Fault) -> None:

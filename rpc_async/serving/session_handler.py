@@ -59,9 +59,10 @@ class HandlerCalls:
 
     def start(self, session: ServedSession, number: int, method: str, payload: bytes, with_head: bool) -> HandlerCall:
         """Start a call. See `SessionService`."""
-        timeout, metadata = None, ()
+        timeout: float | None = None
+        metadata: tuple[tuple[str, str | bytes], ...] = ()
         if with_head:
-            payload, timeout, metadata = read_call_head(payload)  # type: ignore[assignment]
+            payload, timeout, metadata = read_call_head(payload)
         return HandlerCall(self, session, number, method, payload, timeout, metadata)
 
 

@@ -28,7 +28,7 @@ class Late:
 async def test_a_grpc_call_whose_outcome_is_not_there_when_it_is_done_is_waited_for() -> None:
     async with grpc.aio.insecure_channel("localhost:1") as channel:
         driver = NativeDriver(IoLoop.running(), channel)
-        call: AsyncCall[bytes] = AsyncCall(driver, "/t.T/M", None, None, None)
+        call: AsyncCall[bytes] = AsyncCall(driver, "/t.T/M", None)
         native: Any = Late()
         driver._collect(call, native, bytes.upper)
         await asyncio.sleep(0)
@@ -41,7 +41,7 @@ async def test_a_grpc_call_whose_outcome_is_not_there_when_it_is_done_is_waited_
 async def test_a_failure_that_nobody_foresaw_settles_the_call() -> None:
     async with grpc.aio.insecure_channel("localhost:1") as channel:
         driver = NativeDriver(IoLoop.running(), channel)
-        call: AsyncCall[bytes] = AsyncCall(driver, "/t.T/M", None, None, None)
+        call: AsyncCall[bytes] = AsyncCall(driver, "/t.T/M", None)
         native: Any = Late()
         native.reply.set_exception(OSError("strange"))
         driver._collect(call, native, bytes.upper)
