@@ -72,9 +72,9 @@ class Assembly:
         partial = self._partial.get(call)
         if partial is None:
             raise ProtocolError(f"call {call}: a piece of no large frame")
+        if not 0 < len(payload) <= partial.size - partial.so_far:
+            raise ProtocolError(f"call {call}: a piece of {len(payload)} bytes, which is empty or past the frame's end")
         partial.so_far += len(payload)
-        if not payload or partial.so_far > partial.size:
-            raise ProtocolError(f"call {call}: a piece of {len(payload)} bytes, which goes past the end of its frame")
         if partial.wanted:
             partial.pieces.append(payload)
             self.held_bytes += len(payload)

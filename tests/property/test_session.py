@@ -1,0 +1,140 @@
+"""Both sides of a session over a network that carries, delays and cuts at random (C13, C14)."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from rpc_async.core.client_session import ClientSession
+from rpc_async.core.frames import MAX_PAYLOAD, Frame, FrameKind
+from rpc_async.core.server_session import ServerSession
+
+Batch = tuple[list[Frame], int]
+SIZES = st.sampled_from([0, 1, 100, MAX_PAYLOAD, MAX_PAYLOAD + 1, 3 * MAX_PAYLOAD])
+
+
+class SessionMachine(RuleBasedStateMachine):
+    """A client's machine, a server's, and batches in flight."""
+
+    @initialize(causal=st.booleans())
+    def start(self, causal: bool) -> None:
+        self.causal = causal
+        self.client: ClientSession[str] = ClientSession(causal=causal, max_payload=1 << 24)
+        self.server: ServerSession[str] = ServerSession(max_payload=1 << 24)
+        self.to_server: deque[Batch] = deque()
+        self.to_client: deque[Batch] = deque()
+        self.sizes: dict[int, int] = {}
+        self.executed: list[int] = []
+        self.settled: list[int] = []
+        self.aborted: set[int] = set()
+        self.asked: set[int] = set()
+        self.seen_asked: list[int] = []
+        self.now = 0.0
+
+    @rule(size=SIZES, method=st.sampled_from(["/a", "/b"]), head=st.booleans())
+    def begin(self, size: int, method: str, head: bool) -> None:
+        number = self.client.begin(method, bytes(size), method, head)
+        self.sizes[number] = size
+
+    @rule(data=st.data())
+    def abort(self, data: st.DataObject) -> None:
+        if self.client.outstanding:
+            number = data.draw(st.sampled_from(sorted(self.client.outstanding)))
+            assert self.client.abort(number) is not None
+            self.aborted.add(number)
+            assert self.client.abort(number) is None
+
+    @rule(data=st.data())
+    def ask(self, data: st.DataObject) -> None:
+        if self.client.outstanding:
+            number = data.draw(st.sampled_from(sorted(self.client.outstanding)))
+            assert self.client.ask(number)
+            self.client.watch(number)
+            self.asked.add(number)
+
+    @rule(data=st.data(), size=SIZES)
+    def server_ends(self, data: st.DataObject, size: int) -> None:
+        if self.server.calls:
+            number = data.draw(st.sampled_from(sorted(self.server.calls)))
+            assert self.server.end(number, FrameKind.REPLY, bytes(size))
+            assert not self.server.end(number, FrameKind.REPLY, b"")
+
+    @rule()
+    def client_sends(self) -> None:
+        if self.client.link.wants_to_send:
+            self.to_server.append((self.client.link.take(), self.client.link.ack()))
+
+    @rule()
+    def server_sends(self) -> None:
+        if self.server.link.wants_to_send:
+            self.to_client.append((self.server.link.take(), self.server.link.ack()))
+
+    @rule()
+    def server_hears(self) -> None:
+        if self.to_server:
+            frames, ack = self.to_server.popleft()
+            self.server.link.arrived(len(frames), 1, ack)
+            for told in self.server.receive(frames):
+                if told.kind in (FrameKind.CALL, FrameKind.CALL_WITH_HEAD):
+                    assert len(told.payload) == self.sizes[told.number]
+                    self.executed.append(told.number)
+                    self.server.calls[told.number] = told.method
+                elif told.kind == FrameKind.ABORT:
+                    self.server.release(told.number)
+                elif told.kind == FrameKind.CANCEL:
+                    self.seen_asked.append(told.number)
+                    self.server.link.push(FrameKind.CANCEL_NOTE, told.number, b"")
+
+    @rule()
+    def client_hears(self) -> None:
+        if self.to_client:
+            frames, ack = self.to_client.popleft()
+            self.client.link.arrived(len(frames), 1, ack)
+            for _, (kind, number, _) in self.client.receive(frames):
+                if kind == FrameKind.REPLY:
+                    self.settled.append(number)
+
+    @rule()
+    def cut(self) -> None:
+        self.now += 1
+        self.client.cut(self.now)
+        self.client.cut(self.now + 5)  # the first one counts
+        self.server.cut(self.now)
+        assert self.client.is_over(self.now + 2, 1)
+        assert not self.client.is_over(self.now + 1, 1)
+        self.to_server.clear()
+        self.to_client.clear()
+        self.server.resumed(self.client.link.received)
+        self.client.resumed(self.server.link.received)
+
+    @invariant()
+    def once(self) -> None:
+        if not hasattr(self, "client"):
+            return
+        assert len(set(self.executed)) == len(self.executed)
+        assert len(set(self.settled)) == len(self.settled)
+        assert not self.aborted & set(self.settled)
+        assert set(self.seen_asked) <= self.asked
+        if self.causal:  # C13
+            assert self.executed == sorted(self.executed)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "client"):
+            return
+        while self.client.link.wants_to_send or self.server.link.wants_to_send or self.to_server or self.to_client:
+            self.client_sends()
+            self.server_hears()
+            while self.server.calls:
+                self.server.end(next(iter(self.server.calls)), FrameKind.REPLY, b"")
+            self.server_sends()
+            self.client_hears()
+        assert not self.client.outstanding
+        assert set(self.executed) >= set(self.sizes) - self.aborted
+        assert self.client.assembly.held_bytes == self.server.assembly.held_bytes == 0
+        assert self.client.link.queued_bytes == self.server.link.queued_bytes == 0
+        self.once()
+
+
+TestSession = SessionMachine.TestCase

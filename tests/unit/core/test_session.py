@@ -1,0 +1,316 @@
+"""What a session's machines refuse, and what they know of a call when a session is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from rpc_async.core import assembly, link
+from rpc_async.core.assembly import Assembly
+from rpc_async.core.client_session import ClientSession
+from rpc_async.core.frames import MAX_PAYLOAD, Frame, FrameKind, ProtocolError
+from rpc_async.core.link import MAX_BATCH, Link
+from rpc_async.core.server_session import ServerSession
+from rpc_async.core.session import HEAD_ROOM, MAX_METHODS
+
+LARGE = bytes(MAX_PAYLOAD + 1)
+
+
+def client(causal: bool = True, max_payload: int = 1 << 20) -> ClientSession[str]:
+    return ClientSession(causal=causal, max_payload=max_payload)
+
+
+def server() -> ServerSession[str]:
+    machine: ServerSession[str] = ServerSession(max_payload=1 << 20)
+    assert list(machine.receive([(FrameKind.METHOD, 0, b"/m")])) == []
+    return machine
+
+
+def start(kind: int, size: int) -> bytes:
+    return bytes((kind,)) + size.to_bytes(8)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        (0, 1, b""),
+        (FrameKind.REPLY, 1, b""),
+        (FrameKind.CANCEL, 1, b""),
+        (FrameKind.ABORT, 0, b""),
+        (FrameKind.CALL, 0, b""),
+        (FrameKind.CALL, 1 << 12 | 1, b""),
+        (FrameKind.PIECE, 1, b"x"),
+        (FrameKind.DROP, 1, b""),
+        (FrameKind.START, 1 << 12, b"short"),
+        (FrameKind.START, 1 << 12, start(FrameKind.REPLY, 1 << 20)),
+        (FrameKind.START, 1 << 12, start(FrameKind.CALL, MAX_PAYLOAD)),
+        (FrameKind.METHOD, 0, b"/again"),
+        (FrameKind.METHOD, 2, b"/gap"),
+        (FrameKind.METHOD, 1, b"x" * 1025),
+        (FrameKind.METHOD, 1, b"\xff"),
+    ],
+)
+def test_a_server_refuses_what_no_client_may_say(frame: Frame) -> None:
+    with pytest.raises(ProtocolError):
+        list(server().receive([frame]))
+
+
+def test_C14_a_call_whose_number_was_used_is_refused() -> None:
+    machine = server()
+    assert len(list(machine.receive([(FrameKind.CALL, 5 << 12, b"")]))) == 1
+    for number in (5, 4):
+        with pytest.raises(ProtocolError, match="rise"):
+            list(machine.receive([(FrameKind.CALL, number << 12, b"")]))
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        (FrameKind.CALL, 1, b""),
+        (FrameKind.REPLY, 2, b""),
+        (FrameKind.PROGRESS, 2, b""),
+        (FrameKind.START, 2, start(FrameKind.REPLY, 1 << 20)),
+        (FrameKind.START, 1, start(FrameKind.CALL, 1 << 20)),
+        (FrameKind.PIECE, 1, b""),
+    ],
+)
+def test_a_client_refuses_what_no_server_may_say(frame: Frame) -> None:
+    machine = client()
+    machine.begin("/m", b"", "one")
+    with pytest.raises(ProtocolError):
+        list(machine.receive([frame]))
+
+
+def test_a_close_ends_both_sides() -> None:
+    ours, theirs = client(), server()
+    ours.close()
+    theirs.close()
+    assert ours.link.take()[-1][0] == theirs.link.take()[-1][0] == FrameKind.CLOSE
+    assert list(ours.receive([(FrameKind.CLOSE, 0, b"")])) == []
+    assert list(theirs.receive([(FrameKind.CLOSE, 0, b"")])) == []
+    assert ours.closed
+    assert theirs.closed
+
+
+def test_a_large_message_over_the_limit_takes_no_memory() -> None:
+    size = (1 << 20) + HEAD_ROOM + 1
+    theirs = server()
+    told = list(theirs.receive([(FrameKind.START, 1 << 12, start(FrameKind.CALL, size))]))
+    assert [one.kind for one in told] == [FrameKind.START]
+    assert list(theirs.receive([(FrameKind.PIECE, 1, LARGE)])) == []
+    assert theirs.assembly.held_bytes == 0
+    theirs.refuse(1, FrameKind.FAULT, b"too large")
+    assert theirs.link.take() == [(FrameKind.FAULT, 1, b"too large")]
+
+    ours = client()
+    ours.begin("/m", b"", "one")
+    heard = list(ours.receive([(FrameKind.START, 1, start(FrameKind.REPLY, size))]))
+    assert [(call, frame[0]) for call, frame in heard] == [("one", FrameKind.START)]
+    assert not ours.outstanding
+    assert list(ours.receive([(FrameKind.PIECE, 1, LARGE)])) == []
+
+
+def test_a_reply_a_little_over_the_limit_is_not_given() -> None:
+    ours = client(max_payload=MAX_PAYLOAD)
+    ours.begin("/m", b"", "one")
+    pieces = [(int(FrameKind.START), 1, start(FrameKind.REPLY, len(LARGE))), (int(FrameKind.PIECE), 1, LARGE)]
+    assert [frame[0] for _, frame in ours.receive(pieces)] == [FrameKind.PIECE]
+
+
+def test_a_large_reply_to_a_call_that_was_aborted_is_thrown_away() -> None:
+    ours = client()
+    ours.begin("/m", b"", "one")
+    ours.abort(1)
+    pieces = [(int(FrameKind.START), 1, start(FrameKind.REPLY, len(LARGE))), (int(FrameKind.PIECE), 1, LARGE)]
+    assert list(ours.receive(pieces)) == []
+    assert list(ours.receive([(FrameKind.START, 1, start(FrameKind.REPLY, 99999)), (FrameKind.DROP, 1, b"")])) == []
+
+
+def test_what_is_said_of_a_call_that_is_still_arriving_waits_for_it() -> None:
+    theirs = server()
+    frames: list[Frame] = [
+        (FrameKind.START, 1 << 12, start(FrameKind.CALL, len(LARGE))),
+        (FrameKind.CANCEL, 1, b""),
+        (FrameKind.CANCEL, 1, b""),
+        (FrameKind.WATCH, 1, b""),
+    ]
+    assert list(theirs.receive(frames)) == []
+    told = list(theirs.receive([(FrameKind.PIECE, 1, LARGE)]))
+    assert [one.kind for one in told] == [FrameKind.CALL, FrameKind.CANCEL, FrameKind.WATCH]
+
+
+def test_a_call_that_is_aborted_while_it_arrives_is_not_executed() -> None:
+    theirs = server()
+    begun: list[Frame] = [(FrameKind.START, 1 << 12, start(FrameKind.CALL, len(LARGE))), (FrameKind.PIECE, 1, b"x")]
+    assert list(theirs.receive([*begun, (FrameKind.ABORT, 1, b""), (FrameKind.PIECE, 1, LARGE[1:])])) == []
+    assert (
+        list(theirs.receive([(FrameKind.START, 2 << 12, start(FrameKind.CALL, 99999)), (FrameKind.DROP, 2, b"")])) == []
+    )
+    assert theirs.assembly.held_bytes == 0
+
+
+def test_C14_what_never_left_can_be_taken_back() -> None:
+    ours = client(causal=False)
+    for name, payload in (("one", b"1"), ("two", LARGE), ("three", b"3")):
+        ours.begin("/m", payload, name)
+    ours.ask(3)
+    taken = ours.withdraw(lambda call: call != "one")
+    assert [(item.call, item.method, len(item.payload), item.with_head) for item in taken] == [
+        ("two", "/m", len(LARGE), False),
+        ("three", "/m", 1, False),
+    ]
+    assert list(ours.outstanding.values()) == ["one"]
+    assert ours.link.take() == [(FrameKind.METHOD, 0, b"/m"), (FrameKind.CALL, 1 << 12, b"1")]
+    assert ours.link.queued_bytes == 0
+    assert ours.withdraw(lambda _: True) == []  # it has left
+    assert not ours.ask(2)
+    ours.watch(2)
+    assert not ours.link.wants_to_send
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_C14_a_lost_session_tells_which_calls_were_sent(causal: bool) -> None:
+    ours = client(causal)
+    ours.begin("/m", b"1", "sent")
+    ours.link.take()
+    ours.begin("/m", bytes(10 * MAX_PAYLOAD), "begun")
+    ours.link.take()
+    ours.begin("/m", LARGE, "large")
+    ours.begin("/m", b"4", "small")
+    assert ours.withdraw(lambda call: call == "nobody") == []
+    assert ours.lose() == [("sent", True), ("begun", False), ("large", False), ("small", False)]
+    assert not ours.outstanding
+
+
+def test_a_large_call_is_kept_by_a_withdrawal_that_is_not_about_it() -> None:
+    ours = client()
+    ours.begin("/m", LARGE, "large")
+    ours.begin("/m", bytes(10 * MAX_PAYLOAD), "larger")
+    ours.begin("/m", b"", "small")
+    assert ours.withdraw(lambda call: call == "nobody") == []
+    ours.begin("/m", b"", "smaller")
+    assert [item.call for item in ours.withdraw(lambda call: call == "smaller")] == ["smaller"]
+    ours.link.take()
+    assert [item.call for item in ours.withdraw(lambda call: call == "small")] == ["small"]
+    assert ours.abort(2) == "larger"  # it is on its way, and is dropped
+    kinds = []
+    while ours.link.wants_to_send:
+        kinds += [frame[0] for frame in ours.link.take()]
+    assert FrameKind.DROP in kinds
+    assert kinds[-1] == FrameKind.ABORT
+
+
+def test_a_session_names_so_many_methods_and_no_more() -> None:
+    ours = client()
+    for number in range(MAX_METHODS):
+        ours.begin(f"/m{number}", b"", "call")
+    with pytest.raises(ProtocolError):
+        ours.begin("/one/more", b"", "call")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda it: it.acknowledge(3),
+        lambda it: (it.acknowledge(2), it.acknowledge(1)),
+        lambda it: [it.arrived(0, 0, 0) for _ in range(link.MAX_EMPTY + 1)],
+        lambda it: (it.resume(0), it.acknowledge(1)),  # it was not sent again yet
+    ],
+)
+def test_a_link_refuses_an_acknowledgement_that_cannot_be(broken: Callable[[Link], object]) -> None:
+    it = Link(causal=True)
+    it.push(1, 1, b"")
+    it.push(1, 2, b"")
+    assert len(it.take()) == 2
+    with pytest.raises(ProtocolError):
+        broken(it)
+
+
+def test_a_link_stops_at_its_window_and_goes_on_when_it_is_acknowledged() -> None:
+    it = Link(causal=True)
+    count = 0
+    for _ in range(2 * link.WINDOW // MAX_PAYLOAD):
+        it.push(1, 1, bytes(MAX_PAYLOAD))
+    while it.wants_to_send:
+        count += len(it.take())
+    assert it.blocked
+    assert it.take() == []
+    assert not it.idle
+    assert count * MAX_PAYLOAD <= link.WINDOW + MAX_BATCH + MAX_PAYLOAD
+    it.acknowledge(count - 1)
+    assert it.wants_to_send
+    while it.wants_to_send:
+        count += len(it.take())
+        it.acknowledge(count)
+    assert it.idle
+    assert not it.blocked
+
+
+def test_an_acknowledgement_is_due_after_so_many_frames_or_bytes() -> None:
+    it = Link(causal=True)
+    assert not it.ack_due
+    assert it.take() == []
+    it.arrived(link.ACK_FRAMES, 1, 0)
+    assert it.ack_due
+    assert it.ack() == link.ACK_FRAMES
+    assert not it.ack_due
+    it.arrived(1, link.ACK_BYTES, 0)
+    assert it.ack_due
+
+
+def test_no_batch_is_over_256_KiB_and_small_frames_do_not_wait_for_large_ones() -> None:
+    it = Link(causal=False)
+    for number in range(1, 7):
+        it.push(1, number, bytes(5 * MAX_PAYLOAD))
+    for _ in range(4000):
+        it.push(1, 9, bytes(100))
+    first = it.take()
+    assert sum(frame[0] == 1 for frame in first) > 500
+    it.drop(2)
+    assert not it.drop(99)
+    sizes = [sum(len(frame[2]) + link.FRAME_COST for frame in first)]
+    sent = len(first)
+    while it.wants_to_send:
+        frames = it.take()
+        sent += len(frames)
+        it.acknowledge(sent)
+        sizes.append(sum(len(frame[2]) + link.FRAME_COST for frame in frames))
+    assert max(sizes) < 256 * 1024
+    assert it.idle
+    assert it.queued_bytes == 0
+
+
+def test_an_assembly_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assembly, "MAX_TRANSFERS", 2)
+    it = Assembly(100_000)
+    for call in (1, 2):
+        it.start(call, call, start(1, 80_000), (1,))
+    with pytest.raises(ProtocolError, match="more than"):
+        it.start(3, 3, start(1, 80_000), (1,))
+    with pytest.raises(ProtocolError, match="inside another"):
+        it.start(1, 1, start(1, 80_000), (1,))
+    with pytest.raises(ProtocolError, match="past the frame"):
+        it.piece(1, bytes(80_001))
+    it.discard(99)
+    it.drop(1)
+    it.start(1, 1, start(1, 80_000), (1,))
+    it.piece(1, bytes(60_000))
+    with pytest.raises(ProtocolError, match="take more than"):
+        it.piece(2, bytes(60_000))
+
+
+def test_a_large_reply_is_given_whole() -> None:
+    ours = client()
+    ours.begin("/m", b"", "one")
+    pieces = [(int(FrameKind.START), 1, start(FrameKind.REPLY, len(LARGE))), (int(FrameKind.PIECE), 1, LARGE)]
+    assert list(ours.receive(pieces)) == [("one", (FrameKind.REPLY, 1, LARGE))]
+
+
+def test_an_outcome_that_nobody_waits_for_is_not_sent() -> None:
+    theirs = server()
+    for told in theirs.receive([(FrameKind.CALL, 1 << 12, b"")]):
+        theirs.calls[told.number] = "call"
+    assert theirs.release(1) == "call"
+    assert not theirs.end(1, FrameKind.REPLY, b"")
+    assert not theirs.link.wants_to_send
