@@ -389,6 +389,8 @@ class SessionDriver:
     # -- the end ----------------------------------------------------------------------------------------
 
     def _not_opened(self, failure: Fault) -> Fault:
+        if failure.grpc_code == grpc.StatusCode.INVALID_ARGUMENT.value[0]:
+            self._lose(f"the server does not go on with the session: {failure.message}")
         if failure.grpc_code != grpc.StatusCode.UNIMPLEMENTED.value[0]:
             return failure
         self._lose("the server has no sessions any more")  # only if it had some before

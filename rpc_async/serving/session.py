@@ -184,7 +184,8 @@ class SessionService:
             timer.cancel()
         session.identity = identity
         stream = session.attach(context)
-        session.hear_batch(len(data), frames)
+        if not resume:
+            session.hear_batch(len(data), frames)
         return session, stream
 
     def opened(self, *, found: bool) -> Opened:

@@ -137,4 +137,4 @@ class SessionMachine(RuleBasedStateMachine):
         self.once()
 
 
-TestSession = SessionMachine.TestCase
+TestSessionMachine = SessionMachine.TestCase

@@ -1,0 +1,174 @@
+"""What only a session does: it outlives its connection, and falls back where there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import grpc.aio
+import pytest
+
+import rpc_async
+from rpc_async import RpcStatus, begin
+from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
+from tests.harness import PATIENCE, EchoCall, Parked, Servicer, Wire, outcome, pair, request, response, serve, until
+
+
+class Proxy:
+    """Carries TCP connections to a port, and cuts them all when told."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.cuts = 0
+
+    def cut(self) -> None:
+        """Cut every connection, without a word to either side."""
+        self.cuts += 1
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
+            both = {writer, far_writer}
+            self._writers |= both
+            try:
+                await asyncio.gather(self._carry(reader, far_writer), self._carry(far_reader, writer))
+            finally:
+                self._writers -= both
+                for one in both:
+                    one.transport.abort()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.transport.abort()
+
+
+@asynccontextmanager
+async def proxy_to(target: str) -> AsyncIterator[tuple[Proxy, str]]:
+    proxy = Proxy(int(target.rpartition(":")[2]))
+    listener = await asyncio.start_server(proxy.connected, "127.0.0.1", 0)
+    try:
+        yield proxy, f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    finally:
+        proxy.cut()
+        listener.close()
+
+
+async def test_C14_a_cut_connection_is_not_seen_by_its_calls() -> None:
+    servicer = Parked()
+    async with serve(servicer) as (server, target), proxy_to(target) as (proxy, through):
+        async with rpc_async.connect(through, transport="session") as channel:
+            call = begin(demo_pb2_grpc.DemoStub(channel).Echo, request(b"before"))
+            server_call = await servicer.next()
+            proxy.cut()
+            assert server_call.complete(response(b"while it was cut")) is RpcStatus.OK
+            assert (await asyncio.wait_for(call, PATIENCE)).payload == b"while it was cut"
+            assert not server_call.cancel_reason
+            assert server.running_calls == 0
+
+
+@pytest.mark.parametrize("causal", [True, False])
+async def test_C14_cuts_under_load_lose_nothing_and_execute_nothing_twice(causal: bool) -> None:
+    executed: list[bytes] = []
+
+    class Counting(Servicer):
+        @rpc_async.manager
+        async def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
+            executed.append(request.payload[:8])
+            await asyncio.sleep(0)
+            call.complete(demo_pb2.EchoResponse(payload=request.payload))
+
+    async with serve(Counting()) as (_, target), proxy_to(target) as (proxy, through):
+        async with rpc_async.connect(through, transport="session", causal=causal) as channel:
+            echo = demo_pb2_grpc.DemoStub(channel).Echo
+            done = 0
+
+            async def worker(name: int) -> None:
+                nonlocal done
+                for number in range(40):
+                    payload = b"%03d %04d" % (name, number) + bytes(100_000 if number % 20 == 7 else 0)
+                    assert (await echo(request(payload))).payload == payload
+                    done += 1
+
+            def more(enough: int) -> bool:
+                return done >= enough or work.done()
+
+            work = asyncio.gather(*(worker(name) for name in range(30)))
+            while not work.done():
+                enough = done + 60
+                await until(partial(more, enough), "some more calls")
+                proxy.cut()
+            await work
+            assert proxy.cuts > 5
+    assert len(executed) == len(set(executed)) == 1200
+
+
+async def test_C13_calls_of_one_thread_are_dispatched_in_order(wire: Wire) -> None:
+    servicer = Parked()
+    async with pair(servicer, wire) as both:
+        calls = [begin(both.stub.Echo, request(bytes(200_000 if n == 3 else 0))) for n in range(50)]
+        arrived = [await servicer.next() for _ in calls]
+        if wire == "session":  # gRPC itself does not order calls
+            assert [call.call_id for call in arrived] == [call.call_id for call in calls]
+        for call in arrived:
+            call.complete(response())
+        await asyncio.gather(*calls)
+
+
+async def test_C14_a_session_that_was_away_too_long_is_lost() -> None:
+    servicer = Parked()
+    async with serve(servicer, linger=0.05) as (_, target), proxy_to(target) as (proxy, through):
+        async with rpc_async.connect(through, transport="session", linger=0.05) as channel:
+            call = begin(demo_pb2_grpc.DemoStub(channel).Echo, request())
+            server_call = await servicer.next()
+            channel._credentials = grpc.ssl_channel_credentials()  # from now on it cannot connect
+            proxy.cut()
+            error = await outcome(call)
+            assert error.status == RpcStatus.CALL_FAILED
+            assert error.executed is None
+            await asyncio.wait_for(server_call.wait_cancelled(), PATIENCE)
+            assert server_call.cancel_reason is rpc_async.CancelReason.CLIENT_DISCONNECTED
+
+
+async def test_a_session_is_found_by_its_calls_ids_and_by_nobody_elses() -> None:
+    servicer = Parked()
+    async with pair(servicer, "session") as both, rpc_async.connect(both.target, transport="native") as other:
+        stub = demo_pb2_grpc.DemoStub(both.channel)
+        call, second = begin(stub.Echo, request()), begin(stub.Echo, request())
+        assert call.call_id[:16] == second.call_id[:16]
+        assert call.call_id[-32:] != second.call_id[-32:]
+        server_call = await servicer.next()
+        from rpc_async.v1 import calls_pb2, calls_pb2_grpc
+
+        calls = calls_pb2_grpc.AsyncCallsStub(other)
+        forged = call.call_id[:-32] + second.call_id[-32:]
+        assert not (await calls.CancelCall(calls_pb2.CancelCallRequest(call_id=forged, abort=True))).state
+        assert not server_call.test_cancel()
+        await calls.CancelCall(calls_pb2.CancelCallRequest(call_id=call.call_id))
+        assert server_call.test_cancel()
+        server_call.complete(response(b"stopped"))
+        assert (await call).payload == b"stopped"
+        second.cancel()
+
+
+async def test_a_stream_that_speaks_nonsense_is_ended_with_a_word_and_others_do_not_notice() -> None:
+    servicer = Parked()
+    async with pair(servicer, "session") as both, grpc.aio.insecure_channel(both.target) as plain:
+        call = begin(both.stub.Echo, request())
+        server_call = await servicer.next()
+        for nonsense in (b"\xff\xff\xff", b"", b"\x0a\x03\x0a\x01x", b"\x10\x05"):
+            stream: Any = plain.stream_stream("/rpc_async.v1.AsyncCalls/Session")()
+            await stream.write(nonsense)
+            assert await stream.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert both.channel.get_state() is grpc.ChannelConnectivity.READY
+        assert not call.done()
+        server_call.complete(response(b"undisturbed"))
+        assert (await call).payload == b"undisturbed"
