@@ -138,6 +138,11 @@ class Link:
         return bool((self._queue or self._large) and self._open()) or bool(self._again) or self.ack_due
 
     @property
+    def backlog(self) -> int:
+        """Bytes that wait to be sent, with what each frame takes beside its payload in memory."""
+        return self.queued_bytes + 64 * len(self._queue)
+
+    @property
     def blocked(self) -> bool:
         """Whether something waits for an acknowledgement before it can be sent."""
         return bool(self._queue or self._large) and not self._open()

@@ -49,8 +49,11 @@ MAX_CUT: Final = 4096
 """Sessions that wait for their client to come back. The oldest goes first."""
 CHUNK: Final = 64
 """Frames that are heard before the writer gets its turn: so the client has work while the rest is heard."""
-FULL: Final = 8 * 1024 * 1024
-"""Bytes of outcomes that wait to be sent: while there are more, nothing more is read from that client."""
+FULL: Final = 256 * 1024 * 1024
+"""Bytes of outcomes that wait to be sent: while there are more, that client's new calls are refused. Reading
+must go on: what the client reads, it acknowledges in what it sends."""
+OVERFULL: Final = FULL + 64 * 1024 * 1024
+"""Bytes: a client that goes on sending, and does not read, loses its session."""
 
 _CALL, _CALL_WITH_HEAD = int(FrameKind.CALL), int(FrameKind.CALL_WITH_HEAD)
 _CANCEL, _ABORT, _START = int(FrameKind.CANCEL), int(FrameKind.ABORT), int(FrameKind.START)
@@ -320,8 +323,8 @@ class ServedSession:
                     await asyncio.sleep(0)
                 self._hear_all(frames[begin : begin + CHUNK])
                 pump.flush()
-            while link.queued_bytes > FULL:
-                await self.sent()
+            if link.backlog > OVERFULL:
+                raise ProtocolError("the client does not read what it is sent")
 
     def hear_batch(self, size: int, frames: list[tuple[int, int, bytes]]) -> None:
         """Hear what came with the Open of a new session."""
@@ -332,9 +335,9 @@ class ServedSession:
         link = self.machine.link
         if self._progress:
             self._push_progress()
-        if self._sent is not None and link.queued_bytes <= FULL // 2:
-            self._sent.set()
         if not link.wants_to_send:
+            if self._sent is not None and link.queued_bytes == 0:
+                self._sent.set()
             return None
         frames = link.take()
         return encode_response(frames, link.ack())
@@ -349,7 +352,7 @@ class ServedSession:
             self.stream.pump.flush()  # the outcome of a lone call need not wait for company
 
     async def sent(self) -> None:
-        """Wait until there is room again in what waits to be sent."""
+        """Wait until everything was sent."""
         self._sent = asyncio.Event()
         self.wake()
         await self._sent.wait()
@@ -377,7 +380,7 @@ class ServedSession:
         if target is None:
             self.machine.calls[number] = service.serve_otherwise(self, number, method, payload, with_head)
             return
-        refusal = dispatcher.refusal()
+        refusal = dispatcher.refusal() or self._refusal()
         if refusal is not None:
             self.refuse(number, refusal)
             return
@@ -424,6 +427,14 @@ class ServedSession:
             self.wake()
         elif call is not None:
             call.watch()
+
+    def _refusal(self) -> Fault | None:
+        if self.machine.link.backlog <= FULL:
+            return None
+        text = (
+            "the outcomes that this client has not read yet take all the room they may: not executed; read them first"
+        )
+        return fault(RpcStatus.SERVER_TOO_BUSY, text)
 
     def _too_large(self) -> str:
         return f"the request is over the {self._service.max_payload} bytes that the server takes: not executed"

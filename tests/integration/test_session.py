@@ -15,6 +15,8 @@ import pytest
 import rpc_async
 from rpc_async import RpcStatus, begin
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
+from rpc_async.serving import session
+from rpc_async.wire.session import encode_request, new_session_id, open_request
 from tests.harness import PATIENCE, EchoCall, Parked, Servicer, Wire, outcome, pair, request, response, serve, until
 
 
@@ -172,3 +174,37 @@ async def test_a_stream_that_speaks_nonsense_is_ended_with_a_word_and_others_do_
         assert not call.done()
         server_call.complete(response(b"undisturbed"))
         assert (await call).payload == b"undisturbed"
+
+
+@pytest.mark.parametrize("causal", [True, False])
+async def test_replies_and_requests_far_larger_than_the_window_arrive(causal: bool) -> None:
+    servicer = Parked()
+    large = bytes(12 << 20)
+    async with serve(servicer) as (_, target):
+        async with rpc_async.connect(target, transport="session", causal=causal) as channel:
+            echo = demo_pb2_grpc.DemoStub(channel).Echo
+            calls = [begin(echo, request(large if n == 2 else b"")) for n in range(4)]
+            for _ in calls:
+                (await servicer.next()).complete(response(large))
+            for call in calls:
+                assert len((await asyncio.wait_for(call, PATIENCE)).payload) == len(large)
+
+
+async def test_S16_a_client_that_does_not_read_is_refused_and_then_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "FULL", 6 << 20)
+    monkeypatch.setattr(session, "OVERFULL", 7 << 20)
+    servicer = Parked()
+    async with serve(servicer) as (server, target), grpc.aio.insecure_channel(target) as plain:
+        stream: Any = plain.stream_stream("/rpc_async.v1.AsyncCalls/Session")()
+        await stream.write(open_request(new_session_id(), resume=False, ack=0))
+        await stream.write(encode_request([(3, 0, b"/rpc_async.demo.v1.Demo/Echo")], 0))
+        number = 0
+        with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
+            while not stream.done():
+                frames = [(1, n << 12, b"") for n in range(number + 1, number + 501)]
+                number += len(frames)
+                await stream.write(encode_request(frames, 0))
+                while not servicer.arrived.empty():
+                    servicer.arrived.get_nowait().complete(response(bytes(60_000)))
+        assert await stream.code() is not grpc.StatusCode.OK  # gRPC has no room for a better one behind what is unread
+        await until(lambda: not len(server._sessions), "the session is forgotten")
