@@ -79,8 +79,34 @@ build: $(READY) ## Make the sdist and the wheel in dist/
 	@$(BIN)/python -m build --no-isolation --outdir dist . >/dev/null
 	@ls dist
 
-bench: $(READY) ## Measure, side by side with raw grpc.aio (BENCH_ARGS="--quick --json FILE")
+bench: $(READY) ## Measure, side by side with raw grpc.aio (BENCH_ARGS="--quick --json FILE --svg FILE")
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+PEERS := .venv-peers
+PEERS_READY := $(PEERS)/.ready
+
+$(PEERS_READY): requirements/peers.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "making $(PEERS) with $(PYTHON) ..."
+	@$(PYTHON) -m venv $(PEERS)
+	@echo '*' >$(PEERS)/.gitignore
+	@$(PEERS)/bin/python $(PIP) install --require-hashes -r requirements/peers.txt
+	@touch $@
+
+.PHONY: bench-peers lock-peers clean-peers
+bench-peers: $(READY) $(PEERS_READY) ## Measure the same echo by other means, into the same report (BENCH_ARGS as above)
+	@$(BIN)/python -m benchmarks.peers $(BENCH_ARGS)
+
+lock-peers: $(READY)
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --custom-compile-command "make lock" requirements/peers.in -o requirements/peers.txt
+
+lock: lock-peers
+
+clean-peers:
+	rm -rf $(PEERS) benchmarks/peers/go/build
+
+clean: clean-peers
 
 lock: $(READY) ## Write requirements/*.txt anew from requirements/*.in and pyproject.toml
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --extra demo \

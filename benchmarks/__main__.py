@@ -1,167 +1,106 @@
-"""`make bench`: every case against raw grpc.aio, in turn, in one run.
+"""`make bench`: the library against raw grpc.aio, in turn, in one run.
 
-These machines are shared and noisy: what counts is the ratio to raw grpc.aio measured in the same round, and
-the median over the rounds.
+The machines are shared and noisy: slices are short and many, and what counts is the ratio to raw grpc.aio in the
+same round, and its median over the rounds.
 """
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 import argparse
-import asyncio
-import json
-import platform
-import statistics
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from time import perf_counter
 
-import grpc
-import grpc.aio
-from rich.console import Console
-from rich.table import Table
+from benchmarks.cancel import measure_cancel
+from benchmarks.cli import finish, parser
+from benchmarks.mixed import measure_mixed
+from benchmarks.parked import measure_parked
+from benchmarks.peers import golang
+from benchmarks.report import Progress, Section, deliver, facts, new_console, show
+from benchmarks.unary import SCALING, UNARY, measure_throughput, section
 
-import rpc_async
-from benchmarks.load import Sample, keep_in_flight
-from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
-
-PAYLOAD = b"x" * 100
+SECTIONS = ("unary", "scaling", "parked", "cancel", "mixed")
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """One line of the table."""
+class Effort:
+    """How long and how often is measured."""
 
-    name: str
-    server: str
-    raw_client: bool
-    in_flight: int
-
-
-@dataclass(slots=True)
-class Result:
-    """A case and its samples, a round each."""
-
-    case: Case
-    samples: list[Sample] = field(default_factory=list)
+    rounds: int
+    seconds: float
+    parked: tuple[int, ...]
+    cancel_rounds: int
+    mixed_rounds: int
 
 
-CLIENTS = (
-    ("raw grpc.aio", "raw", True),
-    ("native, completed in an async def manager", "manager", False),
-    ("native, completed in an inline manager", "inline", False),
-    ("native, completed from another thread", "thread", False),
-    ("plain gRPC client, async def manager", "manager", True),
-)
-CASES = tuple(Case(*client, in_flight) for in_flight in (1, 100) for client in CLIENTS)
+FULL = Effort(rounds=20, seconds=0.25, parked=(1_000, 10_000, 100_000), cancel_rounds=20, mixed_rounds=10)
+QUICK = Effort(rounds=3, seconds=0.15, parked=(1_000, 10_000), cancel_rounds=5, mixed_rounds=3)
+CANCELS = 20
+"""In a round."""
+MIXED_SECONDS = 0.4
+"""A slice: the p99 wants more calls than the median."""
 
 
-@contextmanager
-def servers() -> Iterator[dict[str, str]]:
-    """Start every kind of server, and yield their targets."""
-    processes: dict[str, subprocess.Popen[str]] = {}
-    try:
-        for kind in {case.server for case in CASES}:
-            processes[kind] = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.servers", kind], stdout=subprocess.PIPE, text=True
-            )
-        yield {kind: f"127.0.0.1:{int(_line(process))}" for kind, process in processes.items()}
-    finally:
-        for process in processes.values():
-            process.kill()
-            process.communicate()
+async def measure(effort: Effort, wanted: list[str], progress: Progress) -> AsyncIterator[Section]:
+    """Measure the sections one after the other; unary and scaling share their rounds."""
+    throughput = {"unary": UNARY, "scaling": SCALING}
+    cases = [case for name in wanted for case in throughput.get(name, ())]
+    if cases:
+        samples = await measure_throughput(cases, effort.rounds, effort.seconds, progress)
+        for name in wanted:
+            if name in throughput:
+                yield section(name, throughput[name], samples, effort.rounds, effort.seconds)
+    if "parked" in wanted:
+        yield await measure_parked(effort.parked, progress)
+    if "cancel" in wanted:
+        yield await measure_cancel(effort.cancel_rounds, CANCELS, progress)
+    if "mixed" in wanted:
+        yield await measure_mixed(effort.mixed_rounds, MIXED_SECONDS, progress)
 
 
-def _line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline()
+def sections(text: str) -> list[str]:
+    """Read the sections' names off the command line."""
+    wanted = text.split(",")
+    for name in wanted:
+        if name not in SECTIONS:
+            raise argparse.ArgumentTypeError(f"{name!r} is no section; there are {', '.join(SECTIONS)}")
+    return [name for name in SECTIONS if name in wanted]
 
 
-async def measure(case: Case, target: str, seconds: float) -> Sample:
-    """Measure one case once, on a connection of its own that is warm."""
-    channel = grpc.aio.insecure_channel(target) if case.raw_client else rpc_async.connect(target)
-    async with channel:
-        echo = demo_pb2_grpc.DemoStub(channel).Echo
-
-        async def call() -> object:
-            return await echo(demo_pb2.EchoRequest(payload=PAYLOAD))
-
-        await keep_in_flight(call, case.in_flight, 0.1)
-        return await keep_in_flight(call, case.in_flight, seconds)
-
-
-async def run(rounds: int, seconds: float, console: Console) -> list[Result]:
-    """Measure all cases in turn, `rounds` times."""
-    results = [Result(case) for case in CASES]
-    with servers() as targets, console.status("measuring ...") as status:
-        for number in range(rounds):
-            for result in results:
-                case = result.case
-                status.update(f"round {number + 1} of {rounds}: {case.name}, {case.in_flight} in flight")
-                result.samples.append(await measure(case, targets[case.server], seconds))
-    return results
+async def run(arguments: argparse.Namespace) -> bool:
+    """Measure, print, write."""
+    effort = QUICK if arguments.quick else FULL
+    console, progress = new_console(), Progress()
+    began = perf_counter()
+    about = facts(quick=arguments.quick)
+    console.print(", ".join(f"{name} {version}" for name, version in about["versions"].items()), "\n")
+    done: list[Section] = []
+    async for part in measure(effort, arguments.only, progress):
+        progress("")
+        show(console, part)
+        done.append(part)
+    judged = [verdict for part in done for row in part.rows for verdict in row.verdicts if verdict.met is not None]
+    met = sum(verdict.met is True for verdict in judged)
+    console.print(f"{met} of {len(judged)} targets met, in {perf_counter() - began:.0f} s")
+    return deliver(console, done, about, arguments.json, arguments.svg)
 
 
-def summary(results: list[Result]) -> list[dict[str, Any]]:
-    """Return a row for each case: medians, spread, and the ratio to raw grpc.aio in the same rounds."""
-    raw = {result.case.in_flight: result for result in results if result.case.server == "raw"}
-    rows = []
-    for result in results:
-        rates = [sample.calls_per_second for sample in result.samples]
-        base = [sample.calls_per_second for sample in raw[result.case.in_flight].samples]
-        rows.append(
-            {
-                **asdict(result.case),
-                "calls_per_second": statistics.median(rates),
-                "calls_per_second_min": min(rates),
-                "calls_per_second_max": max(rates),
-                "ratio_to_raw": statistics.median(rate / other for rate, other in zip(rates, base, strict=True)),
-                "p50_ms": statistics.median(sample.p50_ms for sample in result.samples),
-                "p99_ms": statistics.median(sample.p99_ms for sample in result.samples),
-                "samples": [asdict(sample) for sample in result.samples],
-            }
-        )
-    return rows
-
-
-def table(rows: list[dict[str, Any]], title: str) -> Table:
-    """Return the rows as a table for a person."""
-    view = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for heading in ("", "in flight", "calls/s", "min-max", "x raw", "p50 ms", "p99 ms"):
-        view.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
-    for row in rows:
-        view.add_row(
-            row["name"],
-            str(row["in_flight"]),
-            f"{row['calls_per_second']:,.0f}",
-            f"{row['calls_per_second_min']:,.0f}-{row['calls_per_second_max']:,.0f}",
-            f"{row['ratio_to_raw']:.2f}",
-            f"{row['p50_ms']:.2f}",
-            f"{row['p99_ms']:.2f}",
-        )
-    return view
-
-
-def main() -> None:
-    """Run the benchmarks and print the table."""
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, under 40 seconds")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write everything that was measured")
-    arguments = parser.parse_args()
-    rounds, seconds = (3, 0.8) if arguments.quick else (7, 2.0)
-
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    rows = summary(asyncio.run(run(rounds, seconds, console)))
-    versions = f"Python {platform.python_version()}, grpcio {grpc.__version__}, rpc_async {rpc_async.__version__}"
-    title = f"unary echo of {len(PAYLOAD)} bytes, {versions}, medians of {rounds} rounds of {seconds:g} s"
-    console.print(table(rows, title))
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps({"versions": versions, "rows": rows}, indent=1) + "\n")
-        console.print(f"written to {arguments.json}")
+def main() -> int:
+    """Read the command line, and run."""
+    options = parser("python -m benchmarks", __doc__)
+    options.add_argument(
+        "--only", metavar="SECTION,...", type=sections, default=list(SECTIONS), help=f"of {', '.join(SECTIONS)}"
+    )
+    arguments = options.parse_args()
+    if "unary" in arguments.only:
+        golang.build(only_again=arguments.quick)
+    return finish(run(arguments))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,18 +1,27 @@
-"""The load: a number of calls kept in flight for a while, counted and timed."""
+"""The load: a number of calls kept in flight for a while, counted and timed. Needs nothing but Python."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
-__all__ = ["Sample", "keep_in_flight"]
+__all__ = ["PAYLOAD", "NoAnswer", "Sample", "keep_in_flight", "percentile", "sample"]
+
+PATIENCE = 20.0
+"""Seconds that the last calls of a slice may take."""
+PAYLOAD = b"x" * 100
+"""What is echoed, by everyone."""
+
+
+class NoAnswer(Exception):
+    """Calls did not end, or failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one stretch of load showed."""
+    """What one slice of load showed."""
 
     calls_per_second: float
     p50_ms: float
@@ -20,24 +29,43 @@ class Sample:
 
 
 async def keep_in_flight(call: Callable[[], Awaitable[object]], in_flight: int, seconds: float) -> Sample:
-    """Keep `in_flight` calls going for `seconds`; each ends one and begins the next."""
+    """Keep `in_flight` calls going for `seconds`; each ends one and begins the next.
+
+    The time until the last call has ended counts too: a slice may be no longer than a few turns.
+
+    Raises:
+        NoAnswer: A call failed, or the last ones did not end.
+    """
     times: list[float] = []
-    end = time.perf_counter() + seconds
+    end = 0.0
 
     async def worker() -> None:
-        began = time.perf_counter()
+        began = perf_counter()
         while began < end:
             await call()
-            now = time.perf_counter()
+            now = perf_counter()
             times.append(now - began)
             began = now
 
-    began = time.perf_counter()
-    await asyncio.gather(*(worker() for _ in range(in_flight)))
-    took = time.perf_counter() - began
+    try:
+        async with asyncio.timeout(seconds + PATIENCE), asyncio.TaskGroup() as workers:
+            for _ in range(in_flight):
+                workers.create_task(worker())
+            began = perf_counter()  # none of the workers has run yet
+            end = began + seconds
+    except TimeoutError:
+        raise NoAnswer(f"of {in_flight} calls in flight, some did not end in {PATIENCE:g} s") from None
+    except ExceptionGroup as failures:
+        raise NoAnswer(f"a call failed: {failures.exceptions[0]!r}") from failures
+    return sample(times, perf_counter() - began)
+
+
+def sample(times: list[float], took: float) -> Sample:
+    """Sum up a slice that took `took` seconds, in which calls took `times` seconds. Sorts `times`."""
     times.sort()
-    return Sample(
-        calls_per_second=len(times) / took,
-        p50_ms=1000 * times[len(times) // 2],
-        p99_ms=1000 * times[min(len(times) - 1, int(len(times) * 0.99))],
-    )
+    return Sample(len(times) / took, 1000 * percentile(times, 0.5), 1000 * percentile(times, 0.99))
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """Return the smallest of the ordered values that at least `share` of them do not exceed."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]

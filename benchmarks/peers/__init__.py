@@ -1,0 +1,1 @@
+"""The same echo by other means, each in its own idiom: `make bench-peers`."""
