@@ -249,6 +249,7 @@ def test_a_link_stops_at_its_window_and_goes_on_when_it_is_acknowledged() -> Non
 
 def test_an_acknowledgement_is_due_after_so_many_frames_or_bytes() -> None:
     it = Link(causal=True)
+    assert it.backlog == 0
     assert not it.ack_due
     assert it.take() == []
     it.arrived(link.ACK_FRAMES, 1, 0)
