@@ -136,7 +136,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
         """What carries the call."""
         self.method: Final = method
         """The method's full name, as `/package.Service/Method`."""
-        self.deserialize = deserialize
+        self.deserialize: Callable[[bytes], Any] | None = deserialize
         """The driver's: reads the reply."""
         self.ids: CallNames | None = None
         """The driver's: gives the call its id."""

@@ -15,7 +15,7 @@ class Connectivity:
     __slots__ = ("_changed", "_loop", "state")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.state = grpc.ChannelConnectivity.IDLE
+        self.state: grpc.ChannelConnectivity = grpc.ChannelConnectivity.IDLE
         self._loop = loop
         self._changed: asyncio.Future[None] = loop.create_future()
 

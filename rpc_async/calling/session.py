@@ -72,9 +72,9 @@ class _Session:
         self.id: Final = new_session_id()
         self.ids: Final = CallIds(self.id)
         self.machine: Final[ClientSession[AsyncCall[Any]]] = ClientSession(causal=causal, max_payload=max_payload)
-        self.opened = False
+        self.opened: bool = False
         """The server knows it."""
-        self.linger = 0.0
+        self.linger: float = 0.0
         """Seconds that both sides keep it after a cut."""
 
 
@@ -104,8 +104,8 @@ class SessionDriver:
             only: Fail, in place of falling back to `native`.
         """
         self.mailbox: Final = io.mailbox
-        self.connectivity: Final = Connectivity(io.loop)
-        self.unsupported = False
+        self.connectivity: Final[Connectivity] = Connectivity(io.loop)
+        self.unsupported: bool = False
         """The server has no sessions, and calls go natively."""
         self._io = io
         self._open_channel = open_channel

@@ -64,7 +64,8 @@ class ClientSession(Session, Generic[CallT]):
         named = self._methods.get(method)
         if named is None:
             named = self._name(method)
-        number = self.begun = self.begun + 1
+        self.begun += 1
+        number = self.begun
         self.outstanding[number] = call
         self.link.push(_CALL_WITH_HEAD if with_head else _CALL, number << METHOD_BITS | named, payload, number)
         return number

@@ -260,7 +260,7 @@ class _Stream:
         self.context: Final = context
         self.task: Final = task
         self.pump: Pump
-        self.replaced = False
+        self.replaced: bool = False
 
 
 class ServedSession:
@@ -283,7 +283,7 @@ class ServedSession:
         self.ids: Final = CallIds(session_id)
         self.key: Final = _key(session_id)
         self.machine: Final[ServerSession[ServedCall]] = ServerSession(max_payload=service.max_payload)
-        self.identity = identity
+        self.identity: Identity = identity
         self.stream: _Stream | None = None
         self.loop: Final = service.dispatcher.loop
         self._service = service
@@ -301,7 +301,8 @@ class ServedSession:
             self.stream.task.cancel()
         task = asyncio.current_task()
         assert task is not None
-        stream = self.stream = _Stream(context, task)
+        stream = _Stream(context, task)
+        self.stream = stream
         stream.pump = Pump(self.loop, context.write, self._next_batch)
         return stream
 

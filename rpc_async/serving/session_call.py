@@ -37,7 +37,7 @@ class SessionCall(CallRecord):
         metadata: tuple[tuple[str, str | bytes], ...],
     ) -> None:
         CallRecord.__init__(self, codec, owner, metadata)
-        self.number = number
+        self.number: int = number
         self._session = session
         self._timer: asyncio.TimerHandle | None = None
         self._trailing: tuple[tuple[str, str | bytes], ...] | None = None

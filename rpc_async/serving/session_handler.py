@@ -100,7 +100,7 @@ class HandlerCall:
         metadata: tuple[tuple[str, str | bytes], ...],
     ) -> None:
         loop = session.loop
-        self.session: Final = session
+        self.session: Final[ServedSession] = session
         self.number: Final = number
         self.method: Final = method
         self.call_id: Final = session.ids.of(number)
@@ -108,7 +108,7 @@ class HandlerCall:
         self.deadline: Final = None if timeout is None else loop.time() + timeout
         self.cause: CancelReason | None = None
         """Why the client does not wait any more."""
-        self.context: Final = _Context(self)
+        self.context: Final[_Context] = _Context(self)
         self._calls = calls
         self._task = loop.create_task(self._run(payload))
         if self.deadline is not None:
@@ -209,8 +209,8 @@ class _Context(grpc.aio.ServicerContext[Any, Any]):
 
     def __init__(self, call: HandlerCall) -> None:
         self.call: Final = call
-        self.status = grpc.StatusCode.OK
-        self.text = ""
+        self.status: grpc.StatusCode = grpc.StatusCode.OK
+        self.text: str = ""
         self.trailing: tuple[tuple[str, str | bytes], ...] = ()
         self._initial: tuple[tuple[str, str | bytes], ...] = ()
         self._callbacks: list[Callable[[Any], None]] = []

@@ -27,7 +27,7 @@ _STATES: Final = {
     ServerState.ORPHANED: types_pb2.CALL_STATE_ORPHANED,
     ServerState.SETTLED: types_pb2.CALL_STATE_SETTLED,
 }
-REASONS: Final = {
+REASONS: Final[dict[CancelReason | None, types_pb2.CancelReason.ValueType]] = {
     None: types_pb2.CANCEL_REASON_UNSPECIFIED,
     CancelReason.CLIENT_REQUESTED: types_pb2.CANCEL_REASON_CLIENT_REQUESTED,
     CancelReason.CLIENT_ABORTED: types_pb2.CANCEL_REASON_CLIENT_ABORTED,
