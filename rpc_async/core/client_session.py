@@ -64,8 +64,8 @@ class ClientSession(Session, Generic[CallT]):
         named = self._methods.get(method)
         if named is None:
             named = self._name(method)
-        self.begun += 1
-        number = self.begun
+        number = self.begun + 1
+        self.begun: int = number
         self.outstanding[number] = call
         self.link.push(_CALL_WITH_HEAD if with_head else _CALL, number << METHOD_BITS | named, payload, number)
         return number
