@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -16,58 +14,15 @@ import rpc_async
 from rpc_async import RpcStatus, begin
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
 from rpc_async.serving import session
+from rpc_async.testing import CuttingProxy
 from rpc_async.wire.session import encode_request, new_session_id, open_request
 from tests.harness import PATIENCE, EchoCall, Parked, Servicer, Wire, outcome, pair, request, response, serve, until
 
 
-class Proxy:
-    """Carries TCP connections to a port, and cuts them all when told."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._writers: set[asyncio.StreamWriter] = set()
-        self.cuts = 0
-
-    def cut(self) -> None:
-        """Cut every connection, without a word to either side."""
-        self.cuts += 1
-        for writer in self._writers:
-            writer.transport.abort()
-
-    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
-            both = {writer, far_writer}
-            self._writers |= both
-            try:
-                await asyncio.gather(self._carry(reader, far_writer), self._carry(far_reader, writer))
-            finally:
-                self._writers -= both
-                for one in both:
-                    one.transport.abort()
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        writer.transport.abort()
-
-
-@asynccontextmanager
-async def proxy_to(target: str) -> AsyncIterator[tuple[Proxy, str]]:
-    proxy = Proxy(int(target.rpartition(":")[2]))
-    listener = await asyncio.start_server(proxy.connected, "127.0.0.1", 0)
-    try:
-        yield proxy, f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-    finally:
-        proxy.cut()
-        listener.close()
-
-
 async def test_C14_a_cut_connection_is_not_seen_by_its_calls() -> None:
     servicer = Parked()
-    async with serve(servicer) as (server, target), proxy_to(target) as (proxy, through):
-        async with rpc_async.connect(through, transport="session") as channel:
+    async with serve(servicer) as (server, target), CuttingProxy(target) as proxy:
+        async with rpc_async.connect(proxy.target, transport="session") as channel:
             call = begin(demo_pb2_grpc.DemoStub(channel).Echo, request(b"before"))
             server_call = await servicer.next()
             proxy.cut()
@@ -88,8 +43,8 @@ async def test_C14_cuts_under_load_lose_nothing_and_execute_nothing_twice(causal
             await asyncio.sleep(0)
             call.complete(demo_pb2.EchoResponse(payload=request.payload))
 
-    async with serve(Counting()) as (_, target), proxy_to(target) as (proxy, through):
-        async with rpc_async.connect(through, transport="session", causal=causal) as channel:
+    async with serve(Counting()) as (_, target), CuttingProxy(target) as proxy:
+        async with rpc_async.connect(proxy.target, transport="session", causal=causal) as channel:
             echo = demo_pb2_grpc.DemoStub(channel).Echo
             done = 0
 
@@ -127,8 +82,8 @@ async def test_C13_calls_of_one_thread_are_dispatched_in_order(wire: Wire) -> No
 
 async def test_C14_a_session_that_was_away_too_long_is_lost() -> None:
     servicer = Parked()
-    async with serve(servicer, linger=0.05) as (_, target), proxy_to(target) as (proxy, through):
-        async with rpc_async.connect(through, transport="session", linger=0.05) as channel:
+    async with serve(servicer, linger=0.05) as (_, target), CuttingProxy(target) as proxy:
+        async with rpc_async.connect(proxy.target, transport="session", linger=0.05) as channel:
             call = begin(demo_pb2_grpc.DemoStub(channel).Echo, request())
             server_call = await servicer.next()
             channel._credentials = grpc.ssl_channel_credentials()  # from now on it cannot connect

@@ -1,4 +1,7 @@
-"""`docs/semantics.md` lists, for every rule, the tests that prove it: all of them, and none that is not there."""
+"""`docs/semantics.md` lists, for every rule, the tests that prove it: all of them, and none that is not there.
+
+`python -m tests.unit.test_docs` writes the tests into the rows that are there.
+"""
 
 from __future__ import annotations
 
@@ -48,3 +51,18 @@ def test_every_rule_of_this_version_has_a_test() -> None:
 
 def test_the_changelog_has_the_version_or_an_unreleased_part() -> None:
     assert "## Unreleased" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def write_rows() -> None:
+    """Write the tests of each rule into its row."""
+    path, proven = ROOT / "docs" / "semantics.md", rules_in_tests()
+
+    def row(match: re.Match[str]) -> str:
+        tests = "<br>".join(f"`{test}`" for test in sorted(proven.get(match[1], ())))
+        return f"| {match[1]} | {match[2]} | {tests} |"
+
+    path.write_text(re.sub(r"^\| ([SCPH]\d+) \| (.*?) \|[^|]*\|$", row, path.read_text(), flags=re.MULTILINE))
+
+
+if __name__ == "__main__":
+    write_rows()

@@ -1,0 +1,5 @@
+"""For tests of programs that use this library, and for its own: what networks do, when the test says so."""
+
+from rpc_async.testing.proxy import CuttingProxy
+
+__all__ = ["CuttingProxy"]

@@ -1,0 +1,104 @@
+"""A TCP proxy that cuts, stalls and refuses connections when a test says so."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Final, Self
+
+__all__ = ["CuttingProxy"]
+
+_CHUNK: Final = 64 * 1024
+"""Bytes that are read at a time."""
+
+
+class CuttingProxy:
+    """Stands between a client and a server: `async with CuttingProxy(target) as proxy`, then connect to `proxy.target`.
+
+    Used on one event loop.
+    """
+
+    def __init__(self, target: str) -> None:
+        """Make a proxy to `target`, a host and a port such as `127.0.0.1:50051`."""
+        host, _, port = target.rpartition(":")
+        self._host = host
+        self._port = int(port)
+        self._listener: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._carrying = asyncio.Event()
+        self._carrying.set()
+        self.cuts: int = 0
+        """How often `cut` was called."""
+        self.connections: int = 0
+        """How many connections were taken, in all."""
+        self.refusing: bool = False
+        """Whether new connections are closed at once."""
+
+    async def __aenter__(self) -> Self:
+        self._listener = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._listener is not None
+        self._listener.close()
+        self.resume()
+        self._abort_all()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._listener.wait_closed()
+
+    @property
+    def target(self) -> str:
+        """Where to connect to."""
+        assert self._listener is not None, "use it inside `async with`"
+        port: int = self._listener.sockets[0].getsockname()[1]
+        return f"127.0.0.1:{port}"
+
+    def cut(self) -> None:
+        """Cut every connection, without a word to either side. What was on its way is lost."""
+        self.cuts += 1
+        self._abort_all()
+
+    def stall(self) -> None:
+        """Carry nothing, and keep every connection: to both sides the other seems to have gone silent."""
+        self._carrying.clear()
+
+    def resume(self) -> None:
+        """Carry on after a `stall`."""
+        self._carrying.set()
+
+    def _abort_all(self) -> None:
+        for writer in tuple(self._writers):
+            writer.transport.abort()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if self.refusing:
+            writer.transport.abort()
+            return
+        self.connections += 1
+        self._writers.add(writer)
+        both = {writer}
+        try:
+            with contextlib.suppress(OSError):
+                far_reader, far_writer = await asyncio.open_connection(self._host, self._port)
+                both.add(far_writer)
+                if writer in self._writers and not writer.transport.is_closing():
+                    self._writers.add(far_writer)
+                    await asyncio.gather(self._carry(reader, far_writer), self._carry(far_reader, writer))
+        finally:
+            self._writers -= both
+            for one in both:
+                one.transport.abort()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(_CHUNK):
+                await self._carrying.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()
