@@ -49,6 +49,6 @@ class Session:
         self.link.resume(received)
         self.cut_at = None
 
-    def is_over(self, now: float, linger: float) -> bool:
-        """Tell whether the session has been without a stream for more than `linger` seconds."""
-        return self.cut_at is not None and now - self.cut_at > linger
+    def time_left(self, now: float, linger: float) -> float | None:
+        """Return the seconds until it is over, `linger` seconds after the cut; None while there is a stream."""
+        return None if self.cut_at is None else self.cut_at + linger - now

@@ -6,10 +6,10 @@ import hmac
 import secrets
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from google.protobuf import any_pb2
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from rpc_async.core.frames import Frame, ProtocolError
 from rpc_async.core.outcome import Fault, Progress
@@ -51,6 +51,7 @@ SESSION_METHOD: Final = "/rpc_async.v1.AsyncCalls/Session"
 MAX_BATCH_BYTES: Final = 512 * 1024
 """Bytes: a batch that is larger is refused unread. Batches are made smaller than half of it."""
 
+MessageT = TypeVar("MessageT", bound=Message)
 Pairs = Iterable[tuple[str, str | bytes]]
 
 
@@ -104,10 +105,7 @@ def read_request(data: bytes) -> tuple[tuple[bytes, bool] | None, int, list[Fram
         ProtocolError: It is none.
     """
     _check_size(data)
-    try:
-        message = session_pb2.SessionRequest.FromString(data)
-    except DecodeError as error:
-        raise ProtocolError(f"a message of {len(data)} bytes that does not parse") from error
+    message = _parse(session_pb2.SessionRequest, data, "a message")
     opening = (message.open.session_id, message.open.resume) if message.HasField("open") else None
     return opening, message.ack, _frames(message)
 
@@ -119,14 +117,18 @@ def read_response(data: bytes) -> tuple[Opened | None, int, list[Frame]]:
         ProtocolError: It is none.
     """
     _check_size(data)
-    try:
-        message = session_pb2.SessionResponse.FromString(data)
-    except DecodeError as error:
-        raise ProtocolError(f"a message of {len(data)} bytes that does not parse") from error
+    message = _parse(session_pb2.SessionResponse, data, "a message")
     opened = None
     if message.HasField("opened"):
         opened = Opened(message.opened.found, message.opened.linger, message.opened.max_payload)
     return opened, message.ack, _frames(message)
+
+
+def _parse(kind: type[MessageT], data: bytes, what: str) -> MessageT:
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise ProtocolError(f"{what} of {len(data)} bytes that does not parse") from error
 
 
 def _check_size(data: bytes) -> None:
@@ -163,10 +165,7 @@ def call_head(request: bytes, timeout: float | None, metadata: Pairs) -> bytes:
 
 def read_call_head(payload: bytes) -> CallHead:
     """Read it. Raises ProtocolError."""
-    try:
-        head = session_pb2.CallHead.FromString(payload)
-    except DecodeError as error:
-        raise ProtocolError("a call's head that does not parse") from error
+    head = _parse(session_pb2.CallHead, payload, "a call's head")
     return CallHead(head.request, head.timeout_us / 1e6 if head.timeout_us else None, _from_metadata(head.metadata))
 
 
@@ -179,10 +178,7 @@ def abort_head(reason: CancelReason) -> bytes:
 
 def read_abort_head(payload: bytes) -> CancelReason:
     """Read it. A client can say that its deadline passed; else it has aborted."""
-    try:
-        reason = session_pb2.AbortHead.FromString(payload).reason
-    except DecodeError as error:
-        raise ProtocolError("an abort's head that does not parse") from error
+    reason = _parse(session_pb2.AbortHead, payload, "an abort's head").reason
     return CancelReason.DEADLINE if reason == types_pb2.CANCEL_REASON_DEADLINE else CancelReason.CLIENT_ABORTED
 
 
@@ -202,10 +198,7 @@ def reply_head(reply: bytes, metadata: BothMetadata) -> bytes:
 
 def read_reply_head(payload: bytes) -> tuple[bytes, BothMetadata]:
     """Read it. Raises ProtocolError."""
-    try:
-        head = session_pb2.ReplyHead.FromString(payload)
-    except DecodeError as error:
-        raise ProtocolError("a reply's head that does not parse") from error
+    head = _parse(session_pb2.ReplyHead, payload, "a reply's head")
     return head.reply, BothMetadata(_from_metadata(head.initial), _from_metadata(head.trailing))
 
 
@@ -223,10 +216,7 @@ def fault_head(failure: Fault, metadata: BothMetadata) -> bytes:
 
 def read_fault_head(payload: bytes) -> tuple[Fault, BothMetadata]:
     """Read it. Raises ProtocolError."""
-    try:
-        head = session_pb2.FaultHead.FromString(payload)
-    except DecodeError as error:
-        raise ProtocolError("a fault's head that does not parse") from error
+    head = _parse(session_pb2.FaultHead, payload, "a fault's head")
     details: list[any_pb2.Any] = list(head.details)
     metadata = BothMetadata(_from_metadata(head.initial), _from_metadata(head.trailing))
     return fault_from_details(head.code, head.message, details), metadata
@@ -239,10 +229,11 @@ def cancel_note(status: RpcStatus) -> bytes:
 
 def read_cancel_note(payload: bytes) -> RpcStatus:
     """Read it. Raises ProtocolError."""
+    status = _parse(session_pb2.CancelNote, payload, "a note on a cancel").status
     try:
-        return RpcStatus(session_pb2.CancelNote.FromString(payload).status)
-    except (DecodeError, ValueError) as error:
-        raise ProtocolError("a note on a cancel that does not parse") from error
+        return RpcStatus(status)
+    except ValueError as error:
+        raise ProtocolError(f"a note on a cancel with the status {status}") from error
 
 
 def progress_payload(progress: Progress) -> bytes:
@@ -252,10 +243,7 @@ def progress_payload(progress: Progress) -> bytes:
 
 def read_progress(payload: bytes) -> Progress:
     """Read it. Raises ProtocolError."""
-    try:
-        return progress_from_proto(types_pb2.Progress.FromString(payload))
-    except DecodeError as error:
-        raise ProtocolError("a progress report that does not parse") from error
+    return progress_from_proto(_parse(types_pb2.Progress, payload, "a progress report"))
 
 
 def _to_metadata(pairs: Pairs) -> list[session_pb2.Metadatum]:

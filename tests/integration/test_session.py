@@ -15,7 +15,7 @@ from rpc_async import RpcStatus, begin
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
 from rpc_async.serving import session
 from rpc_async.testing import CuttingProxy
-from rpc_async.wire.session import encode_request, new_session_id, open_request
+from rpc_async.wire.session import Opened, encode_request, new_session_id, open_request, opened_response
 from tests.harness import PATIENCE, EchoCall, Parked, Servicer, Wire, outcome, pair, request, response, serve, until
 
 
@@ -93,6 +93,43 @@ async def test_C14_a_session_that_was_away_too_long_is_lost() -> None:
             assert error.executed is None
             await asyncio.wait_for(server_call.wait_cancelled(), PATIENCE)
             assert server_call.cancel_reason is rpc_async.CancelReason.CLIENT_DISCONNECTED
+
+
+async def test_C14_a_server_that_has_gone_silent_does_not_keep_a_session_beyond_its_linger() -> None:
+    servicer = Parked()
+    async with serve(servicer) as (_, target), CuttingProxy(target) as proxy:
+        async with rpc_async.connect(proxy.target, transport="session", linger=0.05) as channel:
+            call = begin(demo_pb2_grpc.DemoStub(channel).Echo, request())
+            await servicer.next()
+            proxy.stall()  # the next connection is taken, and nothing comes of it
+            proxy.cut()
+            error = await outcome(call)
+            assert error.status == RpcStatus.CALL_FAILED
+            assert error.executed is None
+
+
+@pytest.mark.parametrize("answer", [b"\xff\xff", opened_response(Opened(False, 1.0, 1 << 20), 0), b""])
+async def test_a_server_that_breaks_the_protocol_fails_the_calls_with_a_word(answer: bytes) -> None:
+    async def nonsense(_: Any, context: Any) -> None:
+        await context.read()
+        await context.write(answer)
+        await context.read()
+
+    server = grpc.aio.server()
+    handler: Any = grpc.stream_stream_rpc_method_handler(nonsense)
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler("rpc_async.v1.AsyncCalls", {"Session": handler})]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with rpc_async.connect(f"127.0.0.1:{port}", transport="session") as channel:
+            error = await outcome(begin(demo_pb2_grpc.DemoStub(channel).Echo, request()))
+            assert error.status == RpcStatus.INTERNAL_ERROR
+            assert error.executed is False
+            assert "protocol" in error.details()
+    finally:
+        await server.stop(None)
 
 
 async def test_a_session_is_found_by_its_calls_ids_and_by_nobody_elses() -> None:

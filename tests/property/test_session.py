@@ -102,12 +102,12 @@ class SessionMachine(RuleBasedStateMachine):
         self.client.cut(self.now)
         self.client.cut(self.now + 5)  # the first one counts
         self.server.cut(self.now)
-        assert self.client.is_over(self.now + 2, 1)
-        assert not self.client.is_over(self.now + 1, 1)
+        assert self.client.time_left(self.now + 2, 3) == 1
         self.to_server.clear()
         self.to_client.clear()
         self.server.resumed(self.client.link.received)
         self.client.resumed(self.server.link.received)
+        assert self.client.time_left(self.now + 2, 3) is None
 
     @invariant()
     def once(self) -> None:
