@@ -263,24 +263,6 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
         if events:
             self.watch()
 
-    def watch(self) -> None:
-        """See to it that whoever wants progress reports is told of them."""
-        told = self._told
-        if told is not None and told.watched:
-            self.driver.watch(self)
-            if self._machine.last_progress is not None:
-                self._mailbox.run(self._tell_progress)
-
-    def listen(self, target: Target, key: object, events: Collection[AsyncEvent]) -> None:
-        """Do as `notify` does, but for a call that has not begun, which cannot be watched yet."""
-        told = Told(target, key, events, self._mailbox)
-        with self._mailbox.lock:
-            if self._machine.outcome is None:
-                self._told = told.join(self._told)
-                self._listened = True
-                return
-        told.end(self)
-
     # -- cancelling -------------------------------------------------------------------------------------
 
     def request_cancel(self, abort_after: float | None = None) -> CancelRequest:
@@ -426,6 +408,24 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
         if self._listened:
             self._notify()
         return True
+
+    def watch(self) -> None:
+        """See to it that whoever wants progress reports is told of them."""
+        told = self._told
+        if told is not None and told.watched:
+            self.driver.watch(self)
+            if self._machine.last_progress is not None:
+                self._mailbox.run(self._tell_progress)
+
+    def listen(self, target: Target, key: object, events: Collection[AsyncEvent]) -> None:
+        """Do as `notify` does, but for a call that has not begun, which cannot be watched yet."""
+        told = Told(target, key, events, self._mailbox)
+        with self._mailbox.lock:
+            if self._machine.outcome is None:
+                self._told = told.join(self._told)
+                self._listened = True
+                return
+        told.end(self)
 
     def report(self, progress: Progress) -> None:
         """A progress report has arrived."""

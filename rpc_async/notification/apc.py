@@ -51,6 +51,20 @@ class _Apcs(Handoff[_Pending]):
     def __repr__(self) -> str:
         return f"<the APCs of thread {self._thread}>"
 
+    def run(self, timeout: float | None) -> int:
+        """See `alertable_wait`."""
+        try:
+            pending = self._take(1, timeout)
+        except TimeoutError:
+            return 0
+        due, ran = len(self), 0
+        while pending:
+            routine, completion = pending[0]
+            ran += 1
+            routine(take(completion))
+            pending = self._take_now(1) if ran <= due else []
+        return ran
+
 
 class _Here(threading.local):
     def __init__(self) -> None:
@@ -111,15 +125,4 @@ def alertable_wait(timeout: float | None = None) -> int:
     Raises:
         InvalidAsyncCall: This thread runs an event loop, which would stand still; timeout=0 does not wait.
     """
-    apcs = _here.apcs
-    try:
-        pending = apcs.take(1, timeout)
-    except TimeoutError:
-        return 0
-    due, ran = len(apcs), 0
-    while pending:
-        routine, completion = pending[0]
-        ran += 1
-        routine(take(completion))
-        pending = apcs.take_now(1) if ran <= due else []
-    return ran
+    return _here.apcs.run(timeout)

@@ -103,7 +103,7 @@ class Handoff(Generic[T]):
         for one in waiting:
             one.wake()
 
-    def take(self, limit: int | None, timeout: float | None) -> list[T]:
+    def _take(self, limit: int | None, timeout: float | None) -> list[T]:
         """Block this thread until there is something, and take it, at most `limit` items.
 
         Raises:
@@ -120,31 +120,28 @@ class Handoff(Generic[T]):
             if remaining is not None and remaining <= 0:
                 raise TimeoutError(f"{self!r}: nothing came within {timeout} s")
             _check_may_block(self)
-            waiter = _Thread()
-            if not self._enter(waiter):
-                continue
-            woken = False
+            waiter, woken = _Thread(), False
             try:
-                woken = waiter.wait(remaining)
+                woken = not self._enter(waiter) or waiter.wait(remaining)
             finally:
                 if not woken:
                     self._leave(waiter)
 
-    async def take_async(self, limit: int | None) -> list[T]:
+    async def _take_async(self, limit: int | None) -> list[T]:
         """Wait on the running loop until there is something, and take it. A wait that is cancelled takes nothing."""
         while True:
             with self._lock:
                 if self._items or self._closed:
                     return self._take_under_lock(limit)
             waiter = _Task()
-            if self._enter(waiter):
-                try:
+            try:
+                if self._enter(waiter):
                     await waiter.future
-                except BaseException:
-                    self._leave(waiter)
-                    raise
+            except BaseException:
+                self._leave(waiter)
+                raise
 
-    def take_now(self, limit: int | None) -> list[T]:
+    def _take_now(self, limit: int | None) -> list[T]:
         """Take what is there, at most `limit` items, even if that is nothing."""
         with self._lock:
             return self._take_under_lock(limit) if self._items else []

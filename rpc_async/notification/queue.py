@@ -40,7 +40,7 @@ class CompletionQueue(Handoff[Completion]):
             QueueClosed: The queue is closed, and everything that it held was taken.
             InvalidAsyncCall: This thread runs an event loop, which would stand still.
         """
-        return take(self.take(1, timeout)[0])
+        return take(self._take(1, timeout)[0])
 
     def get_many(self, limit: int | None = None, timeout: float | None = None) -> list[Completion]:
         """Block this thread until there is a notification, and take it with all others that are there.
@@ -53,7 +53,7 @@ class CompletionQueue(Handoff[Completion]):
             InvalidArgument: The limit is less than 1.
             TimeoutError, QueueClosed, InvalidAsyncCall: As for `get`.
         """
-        return [take(completion) for completion in self.take(_checked(limit), timeout)]
+        return [take(completion) for completion in self._take(_checked(limit), timeout)]
 
     async def aget(self) -> Completion:
         """Wait, on the running event loop, until there is a notification, and take it.
@@ -63,7 +63,7 @@ class CompletionQueue(Handoff[Completion]):
         Raises:
             QueueClosed: The queue is closed, and everything that it held was taken.
         """
-        return take((await self.take_async(1))[0])
+        return take((await self._take_async(1))[0])
 
     async def aget_many(self, limit: int | None = None) -> list[Completion]:
         """Wait, on the running event loop, until there is a notification, and take it with all others that are there.
@@ -75,7 +75,7 @@ class CompletionQueue(Handoff[Completion]):
             InvalidArgument: The limit is less than 1.
             QueueClosed: The queue is closed, and everything that it held was taken.
         """
-        return [take(completion) for completion in await self.take_async(_checked(limit))]
+        return [take(completion) for completion in await self._take_async(_checked(limit))]
 
     def __iter__(self) -> Self:
         """Take one notification after the other, until the queue is closed and empty. Blocks this thread."""

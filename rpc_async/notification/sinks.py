@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -36,5 +37,5 @@ def call_routine(routine: Callable[[Completion], object], completion: Completion
     """Call a user's routine with a notification, where nobody could be told what it raises."""
     try:
         routine(take(completion))
-    except Exception:
+    except (Exception, asyncio.CancelledError):
         _LOGGER.exception("%r: the routine that was told of %s raised", completion.call, completion.event)

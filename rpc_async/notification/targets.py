@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from rpc_async.errors import InvalidArgument, InvalidAsyncCall, QueueClosed
 from rpc_async.mailbox import Mailbox
@@ -17,7 +17,7 @@ from rpc_async.notification.sinks import Sink, call_routine
 
 __all__ = ["Target", "bind"]
 
-Target = asyncio.Event | threading.Event | CompletionQueue | Apc | Post | Callable[[Completion], Any]
+Target: TypeAlias = asyncio.Event | threading.Event | CompletionQueue | Apc | Post | Callable[[Completion], Any]
 """What may be told (C9).
 
 - A `CompletionQueue`: many calls, one queue.
