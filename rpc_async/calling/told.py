@@ -67,7 +67,7 @@ class Told:
                 deliver(one._sink, latest(AsyncEvent.PROGRESS, call, one._key, gate))
 
     def _all(self) -> Iterator[Told]:
-        chain = [self]
+        chain: list[Told] = [self]
         while (before := chain[-1]._before) is not None:
             chain.append(before)
         return reversed(chain)

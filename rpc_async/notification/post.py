@@ -51,8 +51,8 @@ class Post:
         self._poster: Poster
         if isinstance(where, asyncio.AbstractEventLoop):
             self._poster = _asyncio_poster(where)
-        elif hasattr(where, "tk"):
-            self._poster = TkPoster(where.tk)
+        elif (tk := getattr(where, "tk", None)) is not None:
+            self._poster = TkPoster(tk)
         elif callable(where):
             self._poster = where
         else:

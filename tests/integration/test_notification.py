@@ -59,6 +59,12 @@ def has_come(call: rpc_async.AsyncCall[Any], fraction: float) -> bool:
     return call.last_progress is not None and call.last_progress.fraction >= fraction
 
 
+def report(server_call: EchoCall) -> None:
+    """Report progress, a hundred times."""
+    for step in range(100):
+        server_call.progress(step / 100)
+
+
 class Collected:
     """What a callable was told, from any thread."""
 
@@ -88,7 +94,7 @@ async def test_C9_every_kind_of_target_is_told_once(wire: Wire, when: str) -> No
                 for target, key in zip(targets, keys, strict=True)
             ]
         else:
-            calls = [both.stub.Echo(request())] * len(targets)
+            calls = [begin(both.stub.Echo, request())] * len(targets)
         if when == "named while pending":
             for call, target, key in zip(calls, targets, keys, strict=True):
                 call.notify(target, key)
@@ -354,9 +360,7 @@ async def test_C9_a_progress_target_that_was_settled_elsewhere_is_told_the_end_l
             queue = CompletionQueue()
             call = begin(both.stub.Echo, request(), notify=queue, events=PROGRESS)
             server_call = await servicer.next()
-            reporting = asyncio.to_thread(lambda one=server_call: [one.progress(n / 100) for n in range(100)])
-            aborting = asyncio.to_thread(call.cancel)
-            await asyncio.gather(reporting, aborting)
+            await asyncio.gather(asyncio.to_thread(report, server_call), asyncio.to_thread(call.cancel))
             told = [await asyncio.wait_for(queue.aget(), PATIENCE)]
             while told[-1].event is not AsyncEvent.CALL_COMPLETE:
                 told.append(await asyncio.wait_for(queue.aget(), PATIENCE))
