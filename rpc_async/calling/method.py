@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -70,7 +69,7 @@ class UnaryMethod(grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
         if user_info is not None:
             call.user_info = user_info
         if timeout is not None:
-            call.deadline = time.monotonic() + timeout
+            call.deadline = session.mailbox.time() + timeout
         if not session.begin(call, payload, options):
             raise self._closed()
         return call
@@ -84,7 +83,7 @@ class UnaryMethod(grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
         if user_info is not None:
             call.user_info = user_info
         if timeout is not None:
-            call.deadline = time.monotonic() + timeout
+            call.deadline = native.mailbox.time() + timeout
         if not native.begin(call, payload, options, functions):
             raise self._closed()
         return call
