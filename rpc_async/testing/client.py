@@ -43,7 +43,7 @@ class MemoryChannel(grpc.aio.Channel):
             )
         self._network = network
         self._max_reply = max_reply
-        self._peer: Final = network.new_peer()
+        self._peer = network.connect()
         self._rpcs: set[Rpc] = set()
         self._state = grpc.ChannelConnectivity.IDLE
         self._changed: asyncio.Future[None] = network.loop.create_future()
@@ -61,6 +61,7 @@ class MemoryChannel(grpc.aio.Channel):
         self._change(grpc.ChannelConnectivity.SHUTDOWN)
         if grace and self._rpcs:
             await asyncio.wait([asyncio.ensure_future(rpc.ended()) for rpc in self._rpcs], timeout=grace)
+        self._network.disconnect(self._peer)
         for rpc in tuple(self._rpcs):
             rpc.cancel("Channel closed!")
 
@@ -120,6 +121,8 @@ class MemoryChannel(grpc.aio.Channel):
         if self._state is grpc.ChannelConnectivity.SHUTDOWN:
             raise grpc.aio.UsageError("Channel is closed.")
         self._look()
+        if not self._network.is_open(self._peer):  # it was cut
+            self._peer = self._network.connect()
         rpc = Rpc(
             self._network.loop,
             method,

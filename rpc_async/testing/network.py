@@ -31,11 +31,24 @@ class Network:
         self._rpcs: set[Rpc] = set()
         self._waiting: list[Rpc] = []
         self._connections = 0
+        self._open: set[str] = set()
 
-    def new_peer(self) -> str:
-        """Return the name of a new client, as gRPC writes addresses."""
+    # -- connections ------------------------------------------------------------------------------------
+
+    def connect(self) -> str:
+        """Make a connection. Returns its client's name, as gRPC writes addresses."""
         self._connections += 1
-        return f"in-process:{self._connections}"
+        peer = f"in-process:{self._connections}"
+        self._open.add(peer)
+        return peer
+
+    def disconnect(self, peer: str) -> None:
+        """A client closes its connection."""
+        self._open.discard(peer)
+
+    def is_open(self, peer: str) -> bool:
+        """Tell whether a connection is neither closed nor cut."""
+        return peer in self._open
 
     @property
     def reachable(self) -> bool:
@@ -59,8 +72,11 @@ class Network:
 
     def cut(self) -> None:
         """Break every call that has got to the server. What was on its way is lost."""
+        self._open.clear()
         for rpc in tuple(self._rpcs):
             rpc.fail(grpc.StatusCode.UNAVAILABLE, "the connection was cut")
+
+    # -- calls ------------------------------------------------------------------------------------------
 
     def begin(self, rpc: Rpc) -> None:
         """Bring a call to the server."""

@@ -119,6 +119,7 @@ async def pair(
     network = Network(made._sessions.max_payload)
     interceptors: Sequence[grpc.aio.ServerInterceptor] = made._interceptors
     made._make_inner = lambda: MemoryServer(network, made._pool, interceptors)
+    made._managers.peers = network
     register(made)
     await made.start()
     both = Pair(network, made, server_options.get("linger", 30.0))

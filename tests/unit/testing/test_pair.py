@@ -62,7 +62,14 @@ async def test_a_cut_ends_a_native_call() -> None:
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         assert error.executed is None
         await asyncio.wait_for(server_call.wait_cancelled(), PATIENCE)
+        assert server_call.cancel_reason is CancelReason.CLIENT_DISCONNECTED
         assert server_call.complete(response()) is RpcStatus.CALL_CANCELLED
+        again = begin(demo_pb2_grpc.DemoStub(both.channel).Echo, request())
+        server_call = await servicer.next()
+        assert again.cancel()
+        await asyncio.wait_for(server_call.wait_cancelled(), PATIENCE)
+        assert server_call.cancel_reason is CancelReason.CLIENT_ABORTED
+        server_call.complete(response())
 
 
 async def test_cuts_under_load_lose_nothing_and_execute_nothing_twice() -> None:
