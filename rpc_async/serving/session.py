@@ -171,17 +171,19 @@ class SessionService:
                 return None, None
             session.machine.resumed(ack)
         else:
-            if session is not None:
-                raise ProtocolError("a new session with the id of another")
             if ack:
                 raise ProtocolError("an acknowledgement of frames, where none was sent")
-            if self.dispatcher.draining or len(self._sessions) - len(self._cut) >= MAX_SESSIONS:
+            if session is not None:
+                if session.machine.link.received or session.identity.identities != identity.identities:
+                    raise ProtocolError("a new session with the id of another")
+                session.machine.resumed(0)  # the answer to its first Open was lost
+            elif self.dispatcher.draining or len(self._sessions) - len(self._cut) >= MAX_SESSIONS:
                 await context.abort(
                     grpc.StatusCode.UNAVAILABLE, "the server takes no more sessions: nothing was executed"
                 )
-            session = ServedSession(self, session_id, identity)
-            self._sessions[key] = session
-            self._tags[session.ids.tag] = session
+            else:
+                session = self._sessions[key] = ServedSession(self, session_id, identity)
+                self._tags[session.ids.tag] = session
         timer = self._cut.pop(key, None)
         if timer is not None:
             timer.cancel()

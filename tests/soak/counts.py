@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-__all__ = ["PATIENCE", "Budget", "Counts", "Scenario"]
+__all__ = ["PATIENCE", "Budget", "Counts", "Scenario", "comes"]
 
 PATIENCE: Final = 30.0
 """Seconds after which something that must come is given up, and counts as hung."""
 _EXAMPLES: Final = 10
 """How many descriptions of what went wrong are kept."""
+
+
+async def comes(condition: Callable[[], object], patience: float = PATIENCE) -> bool:
+    """Wait until a condition holds. False if that does not come in time."""
+    end = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        await asyncio.sleep(0.005)
+    return True
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import rpc_async
 from rpc_async import AsyncCall, begin, manager
 from rpc_async.demo.v1 import demo_pb2
 from tests.harness import EchoCall, Servicer
-from tests.soak.counts import PATIENCE, Counts
+from tests.soak.counts import PATIENCE, Counts, comes
 
 __all__ = ["Caller", "Ledger", "Mode", "Order", "Work"]
 
@@ -101,10 +102,8 @@ class Work(Servicer):
             self._pool.submit(call.complete, order.reply())
         else:
             if order.mode is Mode.WAIT:
-                try:
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(call.wait_cancelled(), order.milliseconds / 1000)
-                except TimeoutError:
-                    pass
             else:
                 await asyncio.sleep(0)
             call.complete(order.reply())
@@ -173,9 +172,7 @@ class Caller:
     async def audit(self, executed: Ledger) -> None:
         """Compare what the client was told with what the server did, when every call has settled."""
         counts, settled = self.counts, self._settled
-        end = asyncio.get_running_loop().time() + PATIENCE
-        while settled.total() < self._next and asyncio.get_running_loop().time() < end:
-            await asyncio.sleep(0.005)  # the last notifications
+        await comes(lambda: settled.total() == self._next)  # the last notifications
         for number in range(self._next):
             if executed[number] > 1:
                 counts.blame("executed_twice", f"call {number}, {executed[number]} times")
