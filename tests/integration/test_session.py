@@ -233,16 +233,14 @@ async def test_an_open_whose_answer_was_lost_can_be_sent_again() -> None:
     servicer = Parked()
     async with serve(servicer) as (server, target), grpc.aio.insecure_channel(target) as plain:
         session_id = new_session_id()
-        first, second = (plain.stream_stream("/rpc_async.v1.AsyncCalls/Session")() for _ in range(2))
-        stream: Any = second
-        for stream in (first, second):
+        streams: list[Any] = [plain.stream_stream("/rpc_async.v1.AsyncCalls/Session")() for _ in range(3)]
+        for stream in streams[:2]:
             await stream.write(open_request(session_id, resume=False, ack=0))
             opened = read_response(await stream.read())[0]
             assert opened is not None
             assert opened.found
             assert len(server._sessions) == 1
-        await stream.write(encode_request([(3, 0, b"/rpc_async.demo.v1.Demo/Echo"), (1, 1 << 12, b"")], 0))
+        await streams[1].write(encode_request([(3, 0, b"/rpc_async.demo.v1.Demo/Echo"), (1, 1 << 12, b"")], 0))
         await servicer.next()
-        stream = plain.stream_stream("/rpc_async.v1.AsyncCalls/Session")()
-        await stream.write(open_request(session_id, resume=False, ack=0))
-        assert await stream.code() is grpc.StatusCode.INVALID_ARGUMENT, "it has been used, and cannot be new again"
+        await streams[2].write(open_request(session_id, resume=False, ack=0))
+        assert await streams[2].code() is grpc.StatusCode.INVALID_ARGUMENT, "it has been used, and cannot be new again"
