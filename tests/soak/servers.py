@@ -31,34 +31,45 @@ from rpc_async.serving import session
 from rpc_async.serving.server import Server
 from tests.soak.work import Ledger, Work
 
-__all__ = ["ServerProcess", "look", "raise_file_limit", "start_server"]
+__all__ = ["ChildProcess", "ServerProcess", "keeps_nothing", "raise_file_limit", "start_server", "tables"]
 
 
-class ServerProcess:
-    """The parent's end of it."""
+class ChildProcess:
+    """The parent's end of a process that faults happen to."""
 
-    def __init__(self, child: Child, target: str) -> None:
+    def __init__(self, child: Child) -> None:
         self._child = child
-        self.target = target
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
         os.kill(self._child.pid, number)
 
+    async def ask(self, question: str = "") -> Any:
+        """Write a line, if there is one, and return the JSON that comes back."""
+        return await self._child.ask(question)
+
+
+class ServerProcess(ChildProcess):
+    """The parent's end of a server."""
+
+    def __init__(self, child: Child, target: str) -> None:
+        super().__init__(child)
+        self.target = target
+
     async def look(self) -> dict[str, int]:
-        """Ask how full its tables are."""
-        answer: dict[str, int] = await self._child.ask("look")
+        """Ask how full its tables are, what it has done, and how much memory it has."""
+        answer: dict[str, int] = await self.ask("look")
         return answer
 
     async def executed(self) -> Ledger:
         """Ask what it has executed."""
         with tempfile.NamedTemporaryFile() as file:
-            await self._child.ask(f"ledger {file.name}")
+            await self.ask(f"ledger {file.name}")
             return Ledger(file.read())
 
     async def finish(self, size: int) -> int:
         """Have it complete the calls that it has parked. Returns how many clients were there still."""
-        answer: int = await self._child.ask(f"finish {size}")
+        answer: int = await self.ask(f"finish {size}")
         return answer
 
 
@@ -74,7 +85,7 @@ def raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def look(server: Server, work: Work) -> dict[str, int]:
+def tables(server: Server) -> dict[str, int]:
     """Return how full a server's tables are."""
     sessions = server._sessions
     return {
@@ -82,11 +93,12 @@ def look(server: Server, work: Work) -> dict[str, int]:
         "listed": len(server._dispatcher.table.running()),
         "sessions": len(sessions),
         "cut": len(sessions._cut),
-        "parked": len(work.parked),
-        "executed": work.executed.total(),
-        "resumed": _Resumes.count,
-        "resident": resident_bytes(),
     }
+
+
+def keeps_nothing(server: Server) -> bool:
+    """Tell whether the tables are empty."""
+    return not any(tables(server).values())
 
 
 class _Resumes:
@@ -118,7 +130,13 @@ async def _serve(arguments: argparse.Namespace) -> None:
         verb, _, rest = line.partition(" ")
         if verb == "look":
             gc.collect()
-            said: Any = look(server, work)
+            said: Any = {
+                **tables(server),
+                "parked": len(work.parked),
+                "executed": work.executed.total(),
+                "resumed": _Resumes.count,
+                "resident": resident_bytes(),
+            }
         elif verb == "ledger":
             said = Path(rest).write_bytes(work.executed.counts)
         else:
