@@ -124,5 +124,5 @@ async def settle_down(server: ServerProcess, counts: Counts) -> dict[str, int]:
             counts.blame("wrong", f"the server still keeps {left}")
             break
         await asyncio.sleep(0.02)
-    counts.resumed = seen["resumed"]
+    counts.resumed += seen["resumed"]
     return seen
