@@ -1,0 +1,84 @@
+"""Sides that do not read: what the other has to send must not fill its memory."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from benchmarks.children import Children
+from rpc_async import RpcStatus
+from tests.soak.clients import start_client
+from tests.soak.counts import PATIENCE, Budget, Counts
+from tests.soak.servers import ServerProcess, start_server
+
+__all__ = ["slow", "slow_client", "slow_server"]
+
+MIB = 1 << 20
+FULL = 16 * MIB
+"""Bytes that the server keeps for a client that does not read, in place of 256 MiB; a quarter more, and it is ended."""
+REPLY = 64 * 1024
+"""Bytes of each reply, and of each request."""
+CALLS = 2000
+"""Twelve times of what the server keeps would be their replies."""
+SLACK = 24 * MIB
+"""Bytes that a process may take beside what is counted: buffers of gRPC's, and what the allocator does not give back."""
+
+
+async def slow(counts: Counts, budget: Budget) -> None:
+    """Stop the side that should read, while the other has 125 MiB to send."""
+    rounds = 0
+    while budget.more(rounds):
+        await slow_client(counts)
+        await slow_server(counts)
+        rounds += 1
+
+
+async def slow_client(counts: Counts) -> None:
+    """A client that does not read costs its server no more than the bound: then its session is over."""
+    async with Children() as children:
+        server = await start_server(children, "--full", str(FULL))
+        client = await start_client(children, "park", server.target, "--calls", str(CALLS))
+        await _parked(counts, server)
+        counts.calls += CALLS
+        before = (await server.look())["resident"]
+        client.signal(signal.SIGSTOP)
+        counts.cuts += 1
+        await server.finish(REPLY)
+        after = await server.look()
+        grown = after["resident"] - before
+        counts.more["server's MiB, client stopped"] = max(counts.more["server's MiB, client stopped"], grown // MIB)
+        counts.check(grown < FULL + FULL // 4 + SLACK, f"the server grew by {grown // MIB} MiB for a client that is stopped")
+        client.signal(signal.SIGCONT)
+        outcomes = {int(status): number for status, number in (await client.ask()).items()}
+        counts.replies += outcomes.pop(RpcStatus.OK, 0)
+        counts.failed += outcomes.pop(RpcStatus.CALL_FAILED, 0)
+        counts.check(not outcomes, f"the calls of a client that did not read ended with {outcomes}")
+
+
+async def _parked(counts: Counts, server: ServerProcess) -> None:
+    end = asyncio.get_running_loop().time() + PATIENCE
+    while (await server.look())["parked"] < CALLS:
+        if asyncio.get_running_loop().time() > end:
+            counts.blame("hung", f"{CALLS} calls never arrived")
+            return
+
+
+async def slow_server(counts: Counts) -> None:
+    """A server that does not read costs its client what the client itself has to send, once; nothing is lost."""
+    async with Children() as children:
+        server = await start_server(children)
+        client = await start_client(
+            children, "flood", server.target, "--calls", str(CALLS), "--padding", str(REPLY)
+        )
+        before = await client.ask()
+        served = (await server.look())["resident"]
+        server.signal(signal.SIGSTOP)
+        counts.cuts += 1
+        grown = await client.ask("flood") - before
+        counts.more["client's MiB, server stopped"] = max(counts.more["client's MiB, server stopped"], grown // MIB)
+        counts.check(grown < CALLS * REPLY + SLACK, f"the client grew by {grown // MIB} MiB for {CALLS * REPLY // MIB}")
+        server.signal(signal.SIGCONT)
+        counts.add(await client.ask())
+        grown = (await server.look())["resident"] - served
+        counts.more["server's MiB, after it"] = max(counts.more["server's MiB, after it"], grown // MIB)
+        counts.check(grown < 2 * SLACK, f"the server grew by {grown // MIB} MiB while it read")
