@@ -198,6 +198,7 @@ class Streams:
         owner = self._owner
         session = owner.session
         machine = session.machine
+        before = machine.link.carried
         async with self._open_channel() as channel:
             method: Any = channel.stream_stream(SESSION_METHOD)
             stream: Stream = method()
@@ -217,7 +218,6 @@ class Streams:
                         "the server does not know the session any more: it was started anew, or was away too long"
                     )
                     return None
-                backoff.reset()
                 self._go_on(session, opened, ack)
                 self.stream = stream
                 await self._serve(stream, machine)
@@ -238,6 +238,12 @@ class Streams:
             owner.lose("the server ended the session")
         elif not machine.outstanding and machine.link.idle:
             owner.renew()
+        if machine.link.carried != before:
+            backoff.reset()
+        elif self._needed():  # a server that ends each stream at once must not keep this side busy
+            left = self._time_left()
+            pause = backoff.next()
+            await asyncio.sleep(pause if left is None else min(pause, max(left, 0.0)))
         return None
 
     def _go_on(self, session: Session, opened: Opened, ack: int) -> None:

@@ -17,8 +17,9 @@ from rpc_async.serving.dispatcher import Dispatcher
 from rpc_async.serving.manager import routine_kind
 from rpc_async.serving.native import DecodeFirst, NativeManagers, call_details
 from rpc_async.serving.ordinary import OrdinaryHandlers
-from rpc_async.serving.session import ManagerMethod, SessionService
+from rpc_async.serving.session import ManagerMethod
 from rpc_async.serving.session_handler import HandlerCalls
+from rpc_async.serving.sessions import SessionService
 from rpc_async.v1 import calls_pb2_grpc
 from rpc_async.wire.metadata import DEFAULT_MAX_PAYLOAD, MAX_METADATA
 from rpc_async.wire.session import MAX_BATCH_BYTES, SESSION_METHOD

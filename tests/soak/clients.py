@@ -24,7 +24,7 @@ import rpc_async
 from benchmarks.children import Children, lines_from_run
 from benchmarks.servers import resident_bytes
 from rpc_async.demo.v1 import demo_pb2_grpc
-from tests.soak.counts import PATIENCE, Counts
+from tests.soak.counts import PATIENCE, Counts, comes
 from tests.soak.servers import ChildProcess, raise_file_limit
 from tests.soak.work import Caller, Ledger, Mode
 
@@ -72,8 +72,8 @@ async def _park(arguments: argparse.Namespace) -> None:
     async with rpc_async.connect(arguments.target, transport=arguments.wire) as channel:
         echo = demo_pb2_grpc.DemoStub(channel).Echo
         calls = [caller.begin(echo, caller.order(Mode.PARK)) for _ in range(arguments.calls)]
-        while not all(call.done() for call in calls):
-            await asyncio.sleep(0.01)
+        while not await comes(lambda: all(call.done() for call in calls)):
+            pass
         _say(Counter(int(call.status()) for call in calls))
         await asyncio.Event().wait()
 

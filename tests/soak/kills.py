@@ -14,8 +14,8 @@ from rpc_async import CallError, CancelReason, RpcStatus
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
 from rpc_async.testing import CuttingProxy
 from tests.harness import Wire, serve
-from tests.soak.counts import PATIENCE, Budget, Counts, comes
 from tests.soak.clients import start_client
+from tests.soak.counts import PATIENCE, Budget, Counts, comes
 from tests.soak.servers import ServerProcess, keeps_nothing, start_server
 from tests.soak.work import Caller, Mode, Work
 

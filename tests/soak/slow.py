@@ -21,7 +21,7 @@ REPLY = 64 * 1024
 CALLS = 2000
 """Twelve times of what the server keeps would be their replies."""
 SLACK = 24 * MIB
-"""Bytes that a process may take beside what is counted: buffers of gRPC's, and what the allocator does not give back."""
+"""Bytes that a process may take beside what is counted: gRPC's buffers, and what the allocator does not give back."""
 
 
 async def slow(counts: Counts, budget: Budget) -> None:
@@ -31,6 +31,10 @@ async def slow(counts: Counts, budget: Budget) -> None:
         await slow_client(counts)
         await slow_server(counts)
         rounds += 1
+
+
+def _most(counts: Counts, what: str, grown: int) -> None:
+    counts.more[what] = max(counts.more[what], grown // MIB)
 
 
 async def slow_client(counts: Counts) -> None:
@@ -46,8 +50,8 @@ async def slow_client(counts: Counts) -> None:
         await server.finish(REPLY)
         after = await server.look()
         grown = after["resident"] - before
-        counts.more["server's MiB, client stopped"] = max(counts.more["server's MiB, client stopped"], grown // MIB)
-        counts.check(grown < FULL + FULL // 4 + SLACK, f"the server grew by {grown // MIB} MiB for a client that is stopped")
+        _most(counts, "MiB in the server, client stopped", grown)
+        counts.check(grown < FULL + FULL // 4 + SLACK, f"the server grew by {grown} bytes for a client that is stopped")
         client.signal(signal.SIGCONT)
         outcomes = {int(status): number for status, number in (await client.ask()).items()}
         counts.replies += outcomes.pop(RpcStatus.OK, 0)
@@ -67,18 +71,16 @@ async def slow_server(counts: Counts) -> None:
     """A server that does not read costs its client what the client itself has to send, once; nothing is lost."""
     async with Children() as children:
         server = await start_server(children)
-        client = await start_client(
-            children, "flood", server.target, "--calls", str(CALLS), "--padding", str(REPLY)
-        )
+        client = await start_client(children, "flood", server.target, "--calls", str(CALLS), "--padding", str(REPLY))
         before = await client.ask()
         served = (await server.look())["resident"]
         server.signal(signal.SIGSTOP)
         counts.cuts += 1
         grown = await client.ask("flood") - before
-        counts.more["client's MiB, server stopped"] = max(counts.more["client's MiB, server stopped"], grown // MIB)
-        counts.check(grown < CALLS * REPLY + SLACK, f"the client grew by {grown // MIB} MiB for {CALLS * REPLY // MIB}")
+        _most(counts, "MiB in the client, server stopped", grown)
+        counts.check(grown < CALLS * REPLY + SLACK, f"the client grew by {grown} bytes for {CALLS * REPLY}")
         server.signal(signal.SIGCONT)
         counts.add(await client.ask())
         grown = (await server.look())["resident"] - served
-        counts.more["server's MiB, after it"] = max(counts.more["server's MiB, after it"], grown // MIB)
-        counts.check(grown < 2 * SLACK, f"the server grew by {grown // MIB} MiB while it read")
+        _most(counts, "MiB in the server that read it", grown)
+        counts.check(grown < 2 * SLACK, f"the server grew by {grown} bytes while it read")
