@@ -25,7 +25,7 @@ from benchmarks.children import Children, lines_from_run
 from benchmarks.servers import resident_bytes
 from rpc_async.demo.v1 import demo_pb2_grpc
 from tests.soak.counts import PATIENCE, Counts, comes
-from tests.soak.servers import ChildProcess, raise_file_limit
+from tests.soak.servers import ChildProcess, peak_bytes, raise_file_limit
 from tests.soak.work import Caller, Ledger, Mode
 
 __all__ = ["load", "start_client"]
@@ -104,7 +104,7 @@ async def _flood(arguments: argparse.Namespace, lines: _Lines) -> None:
         await lines.next()
         calls = [caller.begin(echo, caller.order(), arguments.padding) for _ in range(arguments.calls)]
         await asyncio.sleep(0.5)  # as much as can leave has left
-        _say(resident_bytes())
+        _say(peak_bytes())
         await asyncio.gather(*(caller.outcome(call) for call in calls))
         _say(counts.as_dict())
 

@@ -31,7 +31,7 @@ from rpc_async.serving import session
 from rpc_async.serving.server import Server
 from tests.soak.work import Ledger, Work
 
-__all__ = ["ChildProcess", "ServerProcess", "keeps_nothing", "raise_file_limit", "start_server", "tables"]
+__all__ = ["ChildProcess", "ServerProcess", "keeps_nothing", "peak_bytes", "raise_file_limit", "start_server", "tables"]
 
 
 class ChildProcess:
@@ -101,6 +101,12 @@ def keeps_nothing(server: Server) -> bool:
     return not any(tables(server).values())
 
 
+def peak_bytes() -> int:
+    """Return how much memory this process really had at the most (VmHWM, which begins anew with each program)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
 class _Resumes:
     """Counts how often a session of this process was resumed."""
 
@@ -136,6 +142,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
                 "executed": work.executed.total(),
                 "resumed": _Resumes.count,
                 "resident": resident_bytes(),
+                "peak": peak_bytes(),
             }
         elif verb == "ledger":
             said = Path(rest).write_bytes(work.executed.counts)
