@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from functools import partial
 from typing import Any
 
 import grpc
@@ -13,7 +14,7 @@ from benchmarks.children import Children
 from rpc_async import CallError, CancelReason, RpcStatus
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
 from rpc_async.testing import CuttingProxy
-from tests.harness import Wire, serve
+from tests.harness import EchoCall, Wire, serve
 from tests.soak.clients import start_client
 from tests.soak.counts import PATIENCE, Budget, Counts, comes
 from tests.soak.servers import ServerProcess, keeps_nothing, start_server
@@ -143,6 +144,10 @@ async def killed_clients(counts: Counts, budget: Budget) -> None:
         rounds += 1
 
 
+def _all_cancelled(calls: list[EchoCall]) -> bool:
+    return all(call.test_cancel() for call in calls)
+
+
 async def _clients_killed(counts: Counts, wire: Wire) -> None:
     work = Work()
     async with serve(work, linger=LINGER[wire]) as (server, target), Children() as children:
@@ -153,7 +158,7 @@ async def _clients_killed(counts: Counts, wire: Wire) -> None:
             client.signal(signal.SIGKILL)
             counts.cuts += 1
             parked, work.parked = work.parked, []
-            if not await comes(lambda parked=parked: all(call.test_cancel() for call in parked)):
+            if not await comes(partial(_all_cancelled, parked)):
                 counts.blame("hung", f"{sum(not call.test_cancel() for call in parked)} calls were never cancelled")
             for call in parked:
                 reason = call.cancel_reason
