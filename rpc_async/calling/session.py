@@ -175,13 +175,17 @@ class SessionDriver:
 
     def hear(self, machine: ClientSession[AsyncCall[Any]], frames: list[Frame]) -> None:
         """The server has said this. Raises ProtocolError if it may not."""
-        for call, (kind, _, payload) in machine.receive(frames):
+        for call, (kind, number, payload) in machine.receive(frames):
             if kind == _REPLY:
                 call.settle(read_reply(payload, call.deserialize))
                 if call.timer is not None or call.cancel_request is not None:
                     self._after_end(call)
             else:
-                self._hear_more(call, kind, payload)
+                try:
+                    self._hear_more(call, kind, payload)
+                except ProtocolError:
+                    machine.outstanding[number] = call  # what ended it cannot be read: it is lost with the others
+                    raise
         if self._drained is not None and not machine.outstanding:
             self._drained.set()
 

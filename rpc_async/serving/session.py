@@ -45,6 +45,7 @@ __all__ = [
     "ServedCall",
     "ServedSession",
     "Stream",
+    "read_message",
     "session_key",
 ]
 
@@ -178,7 +179,7 @@ class ServedSession:
         """Read the stream to its end; its first message has been read, and had this."""
         await self._arrived(stream.pump, size, frames, ack)
         while not self.machine.closed:
-            message = await stream.context.read()
+            message = await read_message(stream.context)
             if not isinstance(message, bytes):
                 return
             opening, ack, frames = read_request(message)
@@ -365,6 +366,14 @@ class ServedSession:
         self._progress.clear()
         for call in calls:
             call.orphan(reason)
+
+
+async def read_message(context: Context) -> Any:
+    """Read a stream's next message; something else than bytes at its end."""
+    try:
+        return await context.read()
+    except Exception as error:  # gRPC has ended the stream itself, for which it has no name
+        raise asyncio.CancelledError from error
 
 
 def session_key(session_id: bytes) -> bytes:

@@ -27,6 +27,7 @@ from rpc_async.serving.session import (
     ServedSession,
     ServeOtherwise,
     Stream,
+    read_message,
     session_key,
 )
 from rpc_async.serving.session_call import SessionCall
@@ -113,7 +114,7 @@ class SessionService:
         try:
             await self._serve(context)
         except ProtocolError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
             self._streams -= 1
 
@@ -130,7 +131,7 @@ class SessionService:
             raise
         except asyncio.CancelledError:
             if stream.verdict is not None:
-                await context.abort(*stream.verdict)
+                await _abort(context, *stream.verdict)
             raise
         finally:
             self._ended(session, stream)
@@ -185,7 +186,7 @@ class SessionService:
     async def _first_message(self, context: Context) -> Any:
         try:
             async with asyncio.timeout(OPEN_TIMEOUT):
-                return await context.read()
+                return await read_message(context)
         except TimeoutError:
             raise ProtocolError(f"a stream that was not opened within {OPEN_TIMEOUT:g} seconds") from None
 
@@ -287,6 +288,15 @@ class SessionService:
         for session in sessions:
             if session.stream is not None:
                 session.stream.task.cancel()
+
+
+async def _abort(context: Context, code: grpc.StatusCode, text: str) -> None:
+    try:
+        await context.abort(code, text)
+    except grpc.aio.AbortError:
+        raise
+    except Exception as error:  # the client has gone before it was told, and gRPC has no name for that
+        raise asyncio.CancelledError from error
 
 
 def _identity(context: Context) -> Identity:
