@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+import pytest
 
 import rpc_async
 from rpc_async.calling.channel import Channel
@@ -124,3 +127,8 @@ async def outcome(call: Awaitable[Any]) -> Any:
         return await asyncio.wait_for(call, PATIENCE)
     except rpc_async.CallError as error:
         return error
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """Return what the library has logged; asyncio's own words on a busy machine are not meant."""
+    return [record for record in caplog.records if record.name.startswith("rpc_async")]

@@ -20,7 +20,7 @@ from google.rpc import error_details_pb2
 import rpc_async
 from rpc_async import CancelReason, RpcStatus, begin
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
-from tests.harness import PATIENCE, Parked, Seen, Wire, outcome, pair, request, response, serve, until
+from tests.harness import PATIENCE, Parked, Seen, Wire, logged, outcome, pair, request, response, serve, until
 
 
 async def test_C1_C2_C3_pending_consumes_nothing_and_then_the_reply_is_there(wire: Wire) -> None:
@@ -213,7 +213,7 @@ async def test_C8_a_callback_that_raises_is_logged_and_stops_no_other(
         call.add_done_callback(notified.append)
         (await servicer.next()).complete(response())
         await until(lambda: notified)
-    assert [record.getMessage() for record in caplog.records] == [f"{call!r}: a done-callback raised"]
+    assert [record.getMessage() for record in logged(caplog)] == [f"{call!r}: a done-callback raised"]
 
 
 async def test_C8_none_when_beginning_the_call_raised(wire: Wire) -> None:

@@ -16,6 +16,7 @@ from tests.harness import (
     Seen,
     Servicer,
     Wire,
+    logged,
     outcome,
     pair,
     request,
@@ -102,7 +103,7 @@ async def test_C5_a_verdict_of_1818_by_an_exception_out_of_the_routine(
         error = await outcome(call)
         assert type(error) is rpc_async.CallCancelled
         assert error.cancel_reason is CancelReason.CLIENT_REQUESTED
-    assert not caplog.records  # it is a verdict, not an error
+    assert not logged(caplog)  # it is a verdict, not an error
 
 
 async def test_interruptible_leaves_the_tasks_own_cancel_alone(wire: Wire) -> None:
