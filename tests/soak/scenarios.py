@@ -45,7 +45,7 @@ async def perform(scenario: Scenario, budget: Budget) -> Counts:
         await asyncio.wait((task,), timeout=1.0)
         if str(counts) != seen:
             seen, since = str(counts), time.monotonic()
-        elif time.monotonic() - since > STUCK:
+        elif not task.done() and time.monotonic() - since > STUCK:
             counts.blame("hung", f"the scenario itself: {''.join(map(str, task.get_stack()))}")
             task.cancel()
             await asyncio.wait((task,), timeout=STUCK)
