@@ -84,19 +84,8 @@ def test_a_scenario_that_there_is_none_of_is_named() -> None:
 
 def test_the_program_says_what_it_has_counted(tmp_path: Path) -> None:
     file = tmp_path / "soak.json"
-    command = [
-        sys.executable,
-        "-m",
-        "tests.soak",
-        "--only",
-        "handlers",
-        "--minutes",
-        "0.001",
-        "--seed",
-        "7",
-        "--json",
-        file,
-    ]
+    arguments = ["--only", "handlers", "--minutes", "0.001", "--seed", "7", "--json", str(file)]
+    command = [sys.executable, "-m", "tests.soak", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done
     assert "all is well" in done.stdout
