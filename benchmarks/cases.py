@@ -10,7 +10,7 @@ import grpc.aio
 
 import rpc_async
 from benchmarks.children import Children
-from benchmarks.load import PAYLOAD, Sample, keep_in_flight
+from benchmarks.load import PAYLOAD, Sample, keep_collected, keep_in_flight
 from benchmarks.peers import golang
 from benchmarks.servers import UNLIMITED
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
@@ -24,6 +24,7 @@ __all__ = [
     "RAW_THREAD",
     "SESSION",
     "SESSION_INLINE",
+    "SESSION_QUEUE",
     "SESSION_THREAD",
     "WARM_UP",
     "Case",
@@ -32,6 +33,7 @@ __all__ = [
     "local_client",
     "open_channel",
     "open_clients",
+    "queue_client",
     "remote_client",
     "start_servers",
 ]
@@ -53,6 +55,8 @@ class Client:
     server: str
     """A kind of `benchmarks.servers`, or "go"."""
     causal: bool = True
+    queue: bool = False
+    """Ends are collected from a completion queue, in place of being awaited."""
 
 
 RAW = Client("raw grpc.aio", "raw", "raw")
@@ -63,6 +67,7 @@ NATIVE_THREAD = Client("native, thread", "native", "thread")
 SESSION = Client("session, async def manager", "session", "manager")
 SESSION_INLINE = Client("session, inline manager", "session", "inline")
 SESSION_THREAD = Client("session, thread", "session", "thread")
+SESSION_QUEUE = Client("session, completion by queue", "session", "manager", queue=True)
 GO = Client("grpc-go", "go", "go")
 
 
@@ -96,7 +101,7 @@ async def open_clients(clients: Iterable[Client]) -> AsyncIterator[dict[Client, 
         for client in wanted:
             if client is not GO:
                 channel = await channels.enter_async_context(open_channel(client, targets[client.server]))
-                opened[client] = local_client(channel)
+                opened[client] = queue_client(channel) if client.queue else local_client(channel)
             elif (program := golang.program()) is not None:
                 opened[client] = await remote_client(children, str(program))
         for measure in opened.values():
@@ -121,6 +126,28 @@ def local_client(channel: grpc.aio.Channel) -> Measure:
 
     async def measure(in_flight: int, seconds: float) -> Sample:
         return await keep_in_flight(call, in_flight, seconds)
+
+    return measure
+
+
+def queue_client(channel: grpc.aio.Channel) -> Measure:
+    """Return the measure of echo on a channel of this process, with one completion queue for all calls."""
+    echo = demo_pb2_grpc.DemoStub(channel).Echo
+    request = demo_pb2.EchoRequest
+
+    async def measure(in_flight: int, seconds: float) -> Sample:
+        with rpc_async.CompletionQueue() as queue:
+
+            def begin(key: float) -> object:
+                return rpc_async.begin(echo, request(payload=PAYLOAD), notify=queue, key=key)
+
+            async def collect() -> list[float]:
+                ended = await queue.aget_many()
+                for completion in ended:
+                    completion.call.complete()
+                return [completion.key for completion in ended]
+
+            return await keep_collected(begin, collect, in_flight, seconds)
 
     return measure
 

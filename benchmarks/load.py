@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
-__all__ = ["PAYLOAD", "NoAnswer", "Sample", "keep_in_flight", "percentile", "sample"]
+__all__ = ["PAYLOAD", "NoAnswer", "Sample", "keep_collected", "keep_in_flight", "percentile", "sample"]
 
 PATIENCE = 20.0
 """Seconds that the last calls of a slice may take."""
@@ -54,10 +54,49 @@ async def keep_in_flight(call: Callable[[], Awaitable[object]], in_flight: int, 
             began = perf_counter()  # none of the workers has run yet
             end = began + seconds
     except TimeoutError:
-        raise NoAnswer(f"of {in_flight} calls in flight, some did not end in {PATIENCE:g} s") from None
+        raise _some_did_not_end(in_flight) from None
     except ExceptionGroup as failures:
         raise NoAnswer(f"a call failed: {failures.exceptions[0]!r}") from failures
     return sample(times, perf_counter() - began)
+
+
+async def keep_collected(
+    begin: Callable[[float], object], collect: Callable[[], Awaitable[Sequence[float]]], in_flight: int, seconds: float
+) -> Sample:
+    """Keep `in_flight` calls going for `seconds`, with one collector for all of them.
+
+    Args:
+        begin: Begins a call, with a key.
+        collect: Waits until calls have ended, and returns their keys.
+        in_flight: How many.
+        seconds: How long.
+
+    Raises:
+        NoAnswer: The last calls did not end.
+    """
+    times: list[float] = []
+    began = perf_counter()
+    end = began + seconds
+    for _ in range(in_flight):
+        begin(perf_counter())
+    outstanding = in_flight
+    try:
+        async with asyncio.timeout(seconds + PATIENCE):
+            while outstanding:
+                for key in await collect():
+                    now = perf_counter()
+                    times.append(now - key)
+                    if now < end:
+                        begin(now)
+                    else:
+                        outstanding -= 1
+    except TimeoutError:
+        raise _some_did_not_end(in_flight) from None
+    return sample(times, perf_counter() - began)
+
+
+def _some_did_not_end(in_flight: int) -> NoAnswer:
+    return NoAnswer(f"of {in_flight} calls in flight, some did not end in {PATIENCE:g} s")
 
 
 def sample(times: list[float], took: float) -> Sample:

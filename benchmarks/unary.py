@@ -16,6 +16,7 @@ from benchmarks.cases import (
     RAW_THREAD,
     SESSION,
     SESSION_INLINE,
+    SESSION_QUEUE,
     SESSION_THREAD,
     Case,
     Client,
@@ -38,7 +39,7 @@ _SESSION = (SESSION, SESSION_INLINE, SESSION_THREAD)
 UNARY = (
     *(Case(client, 1) for client in (*_BASELINES, *_NATIVE, *_SESSION)),
     *(Case(client, 100) for client in (*_BASELINES, *_NATIVE, *_SESSION, GO)),
-    *(Case(client, 1000) for client in (RAW, *_SESSION)),
+    *(Case(client, 1000) for client in (RAW, *_SESSION, SESSION_QUEUE)),
 )
 SCALING = tuple(
     Case(client, in_flight)
@@ -61,6 +62,7 @@ TARGETS: Mapping[Case, tuple[tuple[Target, Client], ...]] = {
     Case(SESSION_INLINE, 100): ((Target(">=", 16, _X_RAW), RAW), (Target(">=", 2, "x grpc-go"), GO)),
     Case(SESSION_INLINE, 1000): ((Target(">=", 16, _X_RAW), RAW), (Target(">=", 2, "x grpc-go"), GO)),
     Case(SESSION_THREAD, 100): ((Target(">=", 8, _X_RAW), RAW),),
+    Case(SESSION_QUEUE, 1000): ((Target(">=", 0.8, "x await"), SESSION),),
 }
 """What each case is to reach, and against whom."""
 

@@ -26,21 +26,29 @@ from rpc_async.errors import (
     InvalidAsyncHandle,
     InvalidBinding,
     PayloadTooLarge,
+    QueueClosed,
     RpcAsyncError,
     ServerTooBusy,
     ServerUnavailable,
     UsageError,
 )
+from rpc_async.notification.apc import Apc, alertable_wait
+from rpc_async.notification.completion import Completion
+from rpc_async.notification.post import Post
+from rpc_async.notification.queue import CompletionQueue
+from rpc_async.notification.targets import Target
 from rpc_async.serving.call import Aborted, ServerCall, current_call
 from rpc_async.serving.interruptible import Interruptible
 from rpc_async.serving.manager import manager
 from rpc_async.serving.server import Server, server
-from rpc_async.status import CancelReason, RpcStatus
+from rpc_async.status import AsyncEvent, CancelReason, Notifications, RpcStatus
 
 __all__ = [
     "Aborted",
+    "Apc",
     "AsyncCall",
     "AsyncCallPending",
+    "AsyncEvent",
     "BadStubData",
     "CallAborted",
     "CallCancelled",
@@ -50,6 +58,8 @@ __all__ = [
     "CancelRequest",
     "CannotSupport",
     "Channel",
+    "Completion",
+    "CompletionQueue",
     "DeadlineExceeded",
     "Detail",
     "Fault",
@@ -58,16 +68,21 @@ __all__ = [
     "InvalidAsyncCall",
     "InvalidAsyncHandle",
     "InvalidBinding",
+    "Notifications",
     "PayloadTooLarge",
+    "Post",
     "Progress",
+    "QueueClosed",
     "RpcAsyncError",
     "RpcStatus",
     "Server",
     "ServerCall",
     "ServerTooBusy",
     "ServerUnavailable",
+    "Target",
     "UsageError",
     "__version__",
+    "alertable_wait",
     "begin",
     "connect",
     "current_call",

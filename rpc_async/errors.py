@@ -9,6 +9,7 @@
     │   ├── InvalidAsyncCall        1915  a handle that is not for this operation
     │   ├── BadStubData             1783  a message of another type than the method's (also a TypeError)
     │   ├── PayloadTooLarge         14    a message over the size limit (also a ValueError)
+    │   ├── QueueClosed             1702  a completion queue that was closed
     │   └── CannotSupport           1764  what was asked for cannot be had here
     └── CallError                   an outcome from there: the call failed (also a grpc.aio.AioRpcError)
         ├── CallCancelled           1818  the call was cancelled, or the server's verdict was to stop
@@ -45,6 +46,7 @@ __all__ = [
     "InvalidAsyncHandle",
     "InvalidBinding",
     "PayloadTooLarge",
+    "QueueClosed",
     "RpcAsyncError",
     "ServerTooBusy",
     "ServerUnavailable",
@@ -105,6 +107,12 @@ class PayloadTooLarge(UsageError, ValueError):
     """A message is larger than the limit of this side."""
 
     status = RpcStatus.OUT_OF_MEMORY
+
+
+class QueueClosed(UsageError):
+    """The completion queue is closed, and everything that it held was taken."""
+
+    status = RpcStatus.INVALID_BINDING
 
 
 class CannotSupport(UsageError):

@@ -1,4 +1,4 @@
-"""Status codes and cancel reasons: the words that every other module speaks.
+"""Status codes, cancel reasons and what can be notified: the words that every other module speaks.
 
 The numbers are Win32's and travel unchanged. The two tables below are the semantics' table of status codes,
 one for each direction; gRPC codes are the canonical numbers (0 to 16), so that nothing here needs gRPC.
@@ -6,10 +6,10 @@ one for each direction; gRPC codes are the canonical numbers (0 to 16), so that 
 
 from __future__ import annotations
 
-from enum import IntEnum, StrEnum
+from enum import IntEnum, IntFlag, StrEnum
 from typing import Final
 
-__all__ = ["U32_MAX", "CancelReason", "GrpcCode", "RpcStatus", "status_name"]
+__all__ = ["U32_MAX", "AsyncEvent", "CancelReason", "GrpcCode", "Notifications", "RpcStatus", "status_name"]
 
 U32_MAX: Final = 0xFFFF_FFFF
 
@@ -81,6 +81,37 @@ class CancelReason(StrEnum):
     """The call's deadline passed."""
     SHUTDOWN = "shutdown"
     """The server is shutting down and its grace period is over."""
+
+
+class AsyncEvent(IntEnum):
+    """What a notification tells. Source: RPC_ASYNC_EVENT, whose numbers these are but for the last."""
+
+    CALL_COMPLETE = 0
+    """The call has settled: its outcome can be collected."""
+    SEND_COMPLETE = 1
+    """What was pushed into a pipe is sent."""
+    RECEIVE_COMPLETE = 2
+    """A pipe has something to pull."""
+    CLIENT_DISCONNECT = 3
+    """The client of the call is gone. On the server."""
+    CLIENT_CANCEL = 4
+    """The call was cancelled while its client was there. On the server."""
+    PROGRESS = 256
+    """A progress report is there: see the call's `last_progress`. Ours."""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Notifications(IntFlag):
+    """What a manager can ask to be told of (S12). Source: RPC_NOTIFICATIONS."""
+
+    NONE = 0
+    """Nothing."""
+    CLIENT_DISCONNECT = 1
+    """The client is gone."""
+    CALL_CANCEL = 2
+    """The call was cancelled for any other reason: asked, aborted, out of time, or the server is shutting down."""
 
 
 class GrpcCode(IntEnum):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Generator, Sequence
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 import grpc
@@ -13,11 +12,13 @@ import grpc.aio
 
 from rpc_async.calling.cancel_request import CancelRequest
 from rpc_async.calling.latch import Latch
+from rpc_async.calling.told import Told
 from rpc_async.core.client_call import ClientCall
 from rpc_async.core.outcome import Fault, Outcome, Progress, Reply, fault
 from rpc_async.errors import AsyncCallPending, InvalidArgument, error_class
 from rpc_async.mailbox import Mailbox
-from rpc_async.status import CancelReason, RpcStatus
+from rpc_async.notification.targets import Target
+from rpc_async.status import AsyncEvent, CancelReason, RpcStatus
 from rpc_async.wire.faults import grpc_status_code
 
 __all__ = ["AsyncCall", "CallDriver", "CallNames"]
@@ -124,9 +125,12 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
     timer: asyncio.TimerHandle | None = None
     """The driver's: runs until the deadline."""
     deadline: float | None = None
-    """When the call's deadline passes, on the clock of `time.monotonic`; None: never."""
+    """When the call's deadline passes, on the clock of the channel's event loop; None: never."""
+    _listened: bool = False
+    """Somebody is to be told of the end, or of progress: one of the three below is there."""
     _callbacks: list[Callable[[Any], object]] | None = None
     _progress_waiters: list[_Change] | None = None
+    _told: Told | None = None
 
     def __init__(self, driver: CallDriver, method: str, deserialize: Callable[[bytes], Any] | None) -> None:
         self._mailbox = driver.mailbox  # as `Latch` does, which is not called: there is one of these for every call
@@ -176,7 +180,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
 
     def time_remaining(self) -> float | None:
         """Return the seconds until the deadline, 0 once it has passed, or None where there is none."""
-        return None if self.deadline is None else max(self.deadline - time.monotonic(), 0.0)
+        return None if self.deadline is None else max(self.deadline - self._mailbox.time(), 0.0)
 
     # -- collecting -------------------------------------------------------------------------------------
 
@@ -232,8 +236,31 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
                 if self._callbacks is None:
                     self._callbacks = []
                 self._callbacks.append(callback)
+                self._listened = True
                 return
         self._mailbox.post(self._call_back, (callback,))
+
+    def notify(self, target: Target, key: object = None, events: Collection[AsyncEvent] = ()) -> None:
+        """Have a target told, once, that the call has settled; at once if it has settled already (C8, C9).
+
+        Each target that is named for a call is told once, with a `Completion` where it takes one. A target that is
+        closed, dead or raises loses its notification, which is logged; the call is not lost (C10).
+
+        Args:
+            target: A `CompletionQueue`, an `asyncio.Event` or `threading.Event`, an `Apc`, a `Post`, or something to
+                call with a `Completion`, soon, on the channel's event loop, where it must not block: see `Target`.
+            key: Yours: it is handed back verbatim.
+            events: What else to tell of: PROGRESS, that there is a new `last_progress`. The latest wins: while such a
+                notification was not taken, no other is sent.
+
+        Raises:
+            InvalidArgument: The target is none, or an `asyncio.Event` whose loop is not known.
+            QueueClosed: The target is a queue that is closed.
+            CannotSupport: An event that this call does not have.
+        """
+        self.listen(target, key, events)
+        if events:
+            self.watch()
 
     # -- cancelling -------------------------------------------------------------------------------------
 
@@ -334,6 +361,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
                 if self._progress_waiters is None:
                     self._progress_waiters = []
                 self._progress_waiters.append(change)
+                self._listened = True
                 return change
         change.happen()
         return change
@@ -376,9 +404,27 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
             waiters, self._waiters = self._waiters, None
         if waiters is not None:
             self._wake(waiters)
-        if self._progress_waiters is not None or self._callbacks is not None:
+        if self._listened:
             self._notify()
         return True
+
+    def watch(self) -> None:
+        """See to it that whoever wants progress reports is told of them."""
+        told = self._told
+        if told is not None and told.watched:
+            self.driver.watch(self)
+            if self._machine.last_progress is not None:
+                self._mailbox.run(self._tell_progress)
+
+    def listen(self, target: Target, key: object, events: Collection[AsyncEvent]) -> None:
+        """Do as `notify` does, but for a call that has not begun, which cannot be watched yet."""
+        told = Told(target, key, events, self._mailbox)
+        with self._mailbox.lock:
+            if self._machine.outcome is None:
+                self._told = told.join(self._told)
+                self._listened = True
+                return
+        told.end(self)
 
     def report(self, progress: Progress) -> None:
         """A progress report has arrived."""
@@ -386,14 +432,24 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
             if progress == self._machine.last_progress or not self._machine.progress(progress):
                 return
         self._changed()
+        self._tell_progress()
 
     def _notify(self) -> None:
+        told = self._told
+        if told is not None:
+            self._told = None
+            if not (told.watched and self._mailbox.run(told.end, self)):  # progress may be being told there now
+                told.end(self)
         if self._progress_waiters is not None:
             self._changed()
         if self._callbacks is not None:
             callbacks, self._callbacks = self._callbacks, None
             if not self._mailbox.post(self._call_back, callbacks):
                 _LOGGER.warning("%r: the channel's event loop is closed: done-callbacks were not called", self)
+
+    def _tell_progress(self) -> None:
+        if self._told is not None:
+            self._told.progress(self)
 
     def _changed(self) -> None:
         with self._mailbox.lock:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import grpc
@@ -14,6 +13,8 @@ import grpc.aio
 from rpc_async.calling.call import AsyncCall
 from rpc_async.calling.native import PLAIN, CallOptions
 from rpc_async.errors import BadStubData, InvalidArgument, InvalidBinding, PayloadTooLarge
+from rpc_async.notification.targets import Target
+from rpc_async.status import AsyncEvent
 from rpc_async.wire.descriptors import request_type
 from rpc_async.wire.metadata import check_metadata
 
@@ -54,6 +55,9 @@ class UnaryMethod(grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
         user_info: object = None,
+        notify: Target | None = None,
+        key: object = None,
+        events: Collection[AsyncEvent] = (),
     ) -> AsyncCall[ReplyT]:
         """Begin a call, as `begin` does."""
         channel = self._channel
@@ -65,28 +69,43 @@ class UnaryMethod(grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
         payload = self._freeze(request)
         session = channel.session()
         if session is None or credentials is not None or compression is not None:
-            return self._begin_natively(payload, timeout, options, user_info)
+            return self._begin_natively(payload, timeout, options, user_info, notify, key, events)
         call: AsyncCall[ReplyT] = AsyncCall(session, self._method, self._deserialize)
         if user_info is not None:
             call.user_info = user_info
+        if notify is not None:
+            call.listen(notify, key, events)
         if timeout is not None:
-            call.deadline = time.monotonic() + timeout
+            call.deadline = session.mailbox.time() + timeout
         if not session.begin(call, payload, options):
             raise self._closed()
+        if events:
+            call.watch()
         return call
 
     def _begin_natively(
-        self, payload: Any, timeout: float | None, options: CallOptions, user_info: object
+        self,
+        payload: Any,
+        timeout: float | None,
+        options: CallOptions,
+        user_info: object,
+        notify: Target | None,
+        key: object,
+        events: Collection[AsyncEvent],
     ) -> AsyncCall[ReplyT]:
         native, intercepted = self._channel.native(), self._channel.intercepted
         functions = (self._serialize, self._deserialize) if intercepted else (None, None)
         call: AsyncCall[ReplyT] = AsyncCall(native, self._method, None if intercepted else self._deserialize)
         if user_info is not None:
             call.user_info = user_info
+        if notify is not None:
+            call.listen(notify, key, events)
         if timeout is not None:
-            call.deadline = time.monotonic() + timeout
+            call.deadline = native.mailbox.time() + timeout
         if not native.begin(call, payload, options, functions):
             raise self._closed()
+        if events:
+            call.watch()
         return call
 
     def _closed(self) -> InvalidBinding:
@@ -124,6 +143,9 @@ def begin(
     wait_for_ready: bool | None = None,
     compression: grpc.Compression | None = None,
     user_info: object = None,
+    notify: Target | None = None,
+    key: object = None,
+    events: Collection[AsyncEvent] = (),
 ) -> AsyncCall[ReplyT]:
     """Begin a call and return its completion handle at once. The typed form of `stub.Method(request, ...)`.
 
@@ -138,12 +160,18 @@ def begin(
         wait_for_ready: As in gRPC: wait for a connection, in place of failing where there is none.
         compression: gRPC's compression for the request.
         user_info: Yours: it is the handle's `user_info`.
+        notify: What is told that the call has settled: a `CompletionQueue`, an `asyncio.Event` or `threading.Event`, an
+            `Apc`, a `Post`, or something to call with a `Completion` (C9). As `AsyncCall.notify`, which tells more.
+        key: Yours: it is handed back verbatim with the notification.
+        events: What else to tell: PROGRESS.
 
     Raises:
         BadStubData: The request is not of the method's type, or cannot be serialised.
         PayloadTooLarge: The request is over the size limit.
         InvalidArgument: A parameter with a value that it may not have.
         InvalidBinding: The channel is closed or was never opened.
+        QueueClosed: The queue to be told is closed.
+        CannotSupport: An event that the call does not have.
 
     When it raises, no call was begun and nothing will be notified (C8).
     """
@@ -160,4 +188,7 @@ def begin(
         wait_for_ready=wait_for_ready,
         compression=compression,
         user_info=user_info,
+        notify=notify,
+        key=key,
+        events=events,
     )

@@ -87,12 +87,18 @@ _ORPHANED: Final[dict[ServerState, ServerStep]] = {
 class ServerCallMachine:
     """The machine of one call on its server's side."""
 
-    __slots__ = ("cancel_reason", "last_progress", "state")
+    __slots__ = ("cancels", "last_progress", "state")
 
     def __init__(self) -> None:
         self.state: ServerState = _R
-        self.cancel_reason: CancelReason | None = None
+        self.cancels: tuple[CancelReason, ...] = ()
+        """Every reason that the call was cancelled for, in order: at most a request and what orphaned the call."""
         self.last_progress: Progress | None = None
+
+    @property
+    def cancel_reason(self) -> CancelReason | None:
+        """Why the call was cancelled, if it was (S13). What orphans a call outranks a request."""
+        return self.cancels[-1] if self.cancels else None
 
     def end(self, event: ServerEvent) -> ServerStep:
         """The manager's part ends. Whoever ended it is told the step's verdict."""
@@ -121,6 +127,6 @@ class ServerCallMachine:
 
     def _cancel(self, step: ServerStep, reason: CancelReason) -> ServerStep:
         if step.changed:
-            self.cancel_reason = reason
+            self.cancels += (reason,)
         self.state = step.state
         return step

@@ -13,9 +13,10 @@ from google.protobuf.message import Message
 
 from rpc_async.core.outcome import Progress, fault
 from rpc_async.errors import CallCancelled, InvalidArgument, PayloadTooLarge
+from rpc_async.notification.targets import Target
 from rpc_async.serving.interruptible import Interruptible
 from rpc_async.serving.record import CallRecord
-from rpc_async.status import CancelReason, RpcStatus
+from rpc_async.status import CancelReason, Notifications, RpcStatus
 from rpc_async.wire.faults import to_details
 from rpc_async.wire.metadata import check_metadata
 
@@ -152,6 +153,60 @@ class ServerCall(Generic[ReplyT]):
         For code that awaits and has no place to look with `test_cancel`. On any event loop.
         """
         return Interruptible(self._record, self._cancelled)
+
+    def on_cancel(self, target: Target, key: object = None) -> None:
+        """Be told, once, that the call was cancelled while its client was there, in place of looking (S12).
+
+        That is: the client asked or aborted, the deadline passed, or the server is shutting down; `cancel_reason` says
+        which. At once if it has happened already. Raises as `subscribe` does.
+
+        Args:
+            target: A `CompletionQueue`, an `asyncio.Event` or `threading.Event`, an `Apc`, a `Post`, or something to
+                call with a `Completion`, soon, on the server's event loop, where it must not block: see `Target`.
+            key: Yours: it is handed back verbatim.
+        """
+        self.subscribe(Notifications.CALL_CANCEL, target, key)
+
+    def on_disconnect(self, target: Target, key: object = None) -> None:
+        """Be told, once, that the client is gone (S12). Otherwise as `on_cancel`."""
+        self.subscribe(Notifications.CLIENT_DISCONNECT, target, key)
+
+    def subscribe(self, notifications: int, target: Target | None, key: object = None) -> None:
+        """Be told of each of these kinds, once a call. Source: RpcServerSubscribeForNotification; S12.
+
+        Each cancel is of one kind, so whoever asks for both is told of every one. What a subscription holds is held
+        until the call has settled: a routine that holds the call's handle keeps the call from being forgotten (S14).
+
+        Args:
+            notifications: A mask of `Notifications`.
+            target: As for `on_cancel`.
+            key: Yours: it is handed back verbatim.
+
+        Raises:
+            CannotSupport: A kind that there is not, or none.
+            InvalidArgument: The target is None or no target.
+            InvalidAsyncCall: Somebody is subscribed to one of these kinds, or its one notification was queued.
+            InvalidAsyncHandle: The call was completed or aborted before (S4).
+            QueueClosed: The target is a queue that is closed.
+
+        When it raises, nothing was subscribed.
+        """
+        self._record.notifier().subscribe(self, notifications, target, key)
+
+    def unsubscribe(self, notification: int) -> int:
+        """End a subscription, if there is one. Source: RpcServerUnsubscribeForNotification; S12.
+
+        Args:
+            notification: One kind of `Notifications`.
+
+        Returns:
+            How many notifications of this kind were queued for the call, 0 or 1. If that is more than have been
+            received, one is on its way to its target: it will still come.
+
+        Raises:
+            CannotSupport: Not exactly one of the kinds that there are.
+        """
+        return self._record.notifier().unsubscribe(notification)
 
     def _cancelled(self) -> CallCancelled:
         record = self._record

@@ -9,7 +9,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 import grpc
 import grpc.aio
@@ -42,12 +42,21 @@ async def abort_call(context: Context, failure: Fault, trailing: Iterable[tuple[
     raise AssertionError("unreachable: context.abort raises")
 
 
+class Peers(Protocol):
+    """Knows who is connected."""
+
+    def is_open(self, peer: str) -> bool | None:
+        """Tell whether the connection from `peer` (as gRPC writes it) is open; None if that is not known."""
+        ...
+
+
 class NativeManagers:
     """Makes gRPC handlers of manager routines."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
+        self.peers: Peers = Connections(dispatcher.loop)
+        """Tells an aborted call from a lost connection."""
         self._dispatcher = dispatcher
-        self._connections = Connections(dispatcher.loop)
         self._serving = 0
         self._flushed = asyncio.Event()
 
@@ -72,15 +81,17 @@ class NativeManagers:
                     del payload  # a parked call holds no copy of what its manager has read
                     if call.outcome is None and kind is RoutineKind.TASK:
                         await asyncio.sleep(0)
-                    if call.chose_id and not call.settled:
-                        await self._tell_id(call, context)
+                    if call.outcome is None:
+                        call.keep_peer()
+                        if call.chose_id:
+                            await self._tell_id(call, context)
                     if call.outcome is None:
                         await call.wait()
                 except asyncio.CancelledError:
                     # gRPC injects this when the client cancels, is gone, or the deadline passes. It ends here:
                     # the manager routine is told by a flag, in a task or thread of its own.
                     call.keep_peer()
-                    call.orphan(self._cause(context, call))
+                    call.orphan(self._cause(call))
                     raise
                 finally:
                     call.close()
@@ -128,13 +139,13 @@ class NativeManagers:
         if not call.settled:
             await context.send_initial_metadata(((CALL_ID_KEY, call.call_id),))
 
-    def _cause(self, context: Context, call: NativeCall) -> CancelReason:
+    def _cause(self, call: NativeCall) -> CancelReason:
         """Find out why gRPC cancelled the call (S13)."""
         if self._dispatcher.stopped:
             return CancelReason.SHUTDOWN
         if call.deadline_is_past():
             return CancelReason.DEADLINE
-        if self._connections.is_open(context.peer()) is False:
+        if self.peers.is_open(call.peer()) is False:
             return CancelReason.CLIENT_DISCONNECTED
         return CancelReason.CLIENT_ABORTED
 
@@ -196,10 +207,13 @@ class NativeCall(CallRecord):
         """Let go of the gRPC call, which must not be touched once its handler has returned."""
         with self._lock:
             self._context = None
+            if self.settled:  # an orphaned call's manager may still ask
+                self._peer = None
 
     def keep_peer(self) -> None:
-        """Keep what an orphaned call's manager may still want to know."""
-        self._peer = self.peer()
+        """Keep what an orphaned call's manager may still want to know. gRPC may forget it with the connection."""
+        if self._peer is None:
+            self._peer = self.peer()
 
     def peer(self) -> str:
         if self._peer is not None:

@@ -20,6 +20,7 @@ from rpc_async.core.outcome import Fault, Outcome, Progress, Reply, fault
 from rpc_async.core.server_call import ServerCallMachine, ServerEvent, ServerState, ServerStep
 from rpc_async.errors import CallCancelled, InvalidAsyncHandle, PayloadTooLarge, UsageError
 from rpc_async.mailbox import Mailbox
+from rpc_async.serving.notifier import Notifier
 from rpc_async.status import CancelReason, RpcStatus
 from rpc_async.wire.faults import abort_fault, status_trailer
 
@@ -280,6 +281,23 @@ class CallRecord(ABC):
                 self._hooks = []
             self._hooks.append(hook)
         return lambda: self._unsubscribe(hook)
+
+    def notifier(self) -> Notifier:
+        """Return what tells of the call's cancel; it is made when it is asked for (S12)."""
+        made = Notifier(self)
+        with self._lock:
+            if self._hooks is None:
+                self._hooks = []
+            for hook in self._hooks:
+                if isinstance(hook, Notifier):
+                    return hook
+            self._hooks.append(made)
+            return made
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """The way into the server's loop."""
+        return self._owner.mailbox
 
     @property
     def watchers(self) -> int:

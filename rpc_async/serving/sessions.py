@@ -159,20 +159,29 @@ class SessionService:
                 self._end_both(session, grpc.StatusCode.INVALID_ARGUMENT, str(error))
                 raise
         else:
-            if session is not None or CallIds(session_id).tag in self._tags:
-                raise ProtocolError("a new session with the id of another")
             if ack:
                 raise ProtocolError("an acknowledgement of frames, where none was sent")
-            if self.dispatcher.draining or len(self._sessions) - len(self._cut) >= MAX_SESSIONS:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, _NO_MORE)
-            session = ServedSession(self, session_id, identity)
-            self._sessions[session.key] = session
-            self._tags[session.ids.tag] = session
+            if session is None:
+                session = await self._new(context, session_id, identity)
+            elif session.machine.link.received or not session.identity.is_that_of(identity):
+                raise ProtocolError("a new session with the id of another")
+            else:
+                session.machine.resumed(0)  # the answer to its first Open was lost
         timer = self._cut.pop(session.key, None)
         if timer is not None:
             timer.cancel()
         session.identity = identity
         return _Opening(session, session.attach(context), len(data), frames, ack)
+
+    async def _new(self, context: Context, session_id: bytes, identity: Identity) -> ServedSession:
+        if CallIds(session_id).tag in self._tags:
+            raise ProtocolError("a new session with the id of another")
+        if self.dispatcher.draining or len(self._sessions) - len(self._cut) >= MAX_SESSIONS:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, _NO_MORE)
+        session = ServedSession(self, session_id, identity)
+        self._sessions[session.key] = session
+        self._tags[session.ids.tag] = session
+        return session
 
     async def _first_message(self, context: Context) -> Any:
         try:

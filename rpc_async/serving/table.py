@@ -89,7 +89,7 @@ class CallTable:
         if record.listed:
             del self._running[record.call_id]
         machine = record.machine
-        if record.asked_for or machine.cancel_reason is not None or machine.last_progress is not None:
+        if record.asked_for or machine.cancels or machine.last_progress is not None:
             record.ended_at = loop.time()
             self._ended[record.call_id] = record
             if len(self._ended) > MAX_ENDED:

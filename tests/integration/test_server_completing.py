@@ -20,6 +20,7 @@ from tests.harness import (
     Seen,
     Servicer,
     Wire,
+    logged,
     outcome,
     pair,
     request,
@@ -252,7 +253,7 @@ async def test_S6_awaiting_an_abort_ends_the_routine(wire: Wire, caplog: pytest.
         error = await outcome(begin(both.stub.Echo, request()))
         assert error.code() is grpc.StatusCode.NOT_FOUND
     assert not went_on
-    assert not caplog.records
+    assert not logged(caplog)
 
 
 @pytest.mark.parametrize("kind", ["task", "thread", "inline"])
@@ -290,8 +291,8 @@ async def test_S7_an_exception_after_the_end_is_logged_and_changes_nothing(
 
     async with pair(Own(), wire) as both:
         assert (await begin(both.stub.Echo, request())).payload == b"done"
-        await until(lambda: caplog.records)
-    (record,) = caplog.records
+        await until(lambda: logged(caplog))
+    (record,) = logged(caplog)
     assert "after the call had settled" in record.getMessage()
     assert record.exc_info is not None
     assert "too late" in str(record.exc_info[1])

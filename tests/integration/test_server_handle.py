@@ -16,6 +16,7 @@ from tests.harness import (
     Seen,
     Servicer,
     Wire,
+    logged,
     outcome,
     pair,
     request,
@@ -102,7 +103,7 @@ async def test_C5_a_verdict_of_1818_by_an_exception_out_of_the_routine(
         error = await outcome(call)
         assert type(error) is rpc_async.CallCancelled
         assert error.cancel_reason is CancelReason.CLIENT_REQUESTED
-    assert not caplog.records  # it is a verdict, not an error
+    assert not logged(caplog)  # it is a verdict, not an error
 
 
 async def test_interruptible_leaves_the_tasks_own_cancel_alone(wire: Wire) -> None:
@@ -138,7 +139,7 @@ async def test_trailing_metadata_and_context_reach_the_other_side(wire: Wire) ->
         assert server_call.call_id == call.call_id
         assert server_call.method == "/rpc_async.demo.v1.Demo/Echo" == call.method
         assert server_call.time_remaining() is None
-        assert server_call.peer().startswith("ipv4:127.0.0.1")
+        assert server_call.peer().startswith(("ipv4:127.0.0.1:", "in-process:"))
         assert server_call.peer_identities() is None
         assert server_call.peer_identity_key() is None
         assert isinstance(server_call.auth_context(), dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import assert_type
 
 import grpc
@@ -19,6 +20,10 @@ class Demo(demo_pb2_grpc.DemoServicer):
     async def AsyncFunc(self, request: demo_pb2.AsyncFuncRequest, call: ServerCall[demo_pb2.AsyncFuncResponse]) -> None:
         async with call.interruptible():
             await asyncio.sleep(request.delay_ms / 1000)
+        call.on_cancel(asyncio.Event())
+        call.on_disconnect(lambda completion: print(completion.key), key=1)
+        call.subscribe(rpc_async.Notifications.CLIENT_DISCONNECT | rpc_async.Notifications.CALL_CANCEL, print)
+        assert_type(call.unsubscribe(rpc_async.Notifications.CALL_CANCEL), int)
         assert_type(call.complete(demo_pb2.AsyncFuncResponse(reply=1)), RpcStatus)
         assert_type(call.cancel_reason, CancelReason | None)
 
@@ -63,6 +68,32 @@ async def use(target: str) -> None:
             assert_type(error.code(), grpc.StatusCode)
         else:
             assert_type(reply, demo_pb2.EchoResponse)
+
+
+async def be_told(channel: rpc_async.Channel) -> None:
+    """Be told, by each kind of target."""
+    echo = demo_pb2_grpc.DemoStub(channel).Echo
+    queue = rpc_async.CompletionQueue()
+    call = begin(echo, demo_pb2.EchoRequest(), notify=queue, key="mine", events=(rpc_async.AsyncEvent.PROGRESS,))
+    assert_type(call, AsyncCall[demo_pb2.EchoResponse])
+    call.notify(threading.Event())
+    call.notify(rpc_async.Apc(told), key=2)
+    call.notify(rpc_async.Post(asyncio.get_running_loop(), told))
+    call.notify(rpc_async.Post(lambda function: function(), told))
+    call.notify(told)
+    assert_type(queue.get(timeout=0), rpc_async.Completion)
+    assert_type(await queue.aget_many(10), list[rpc_async.Completion])
+    async for completion in queue:
+        assert_type(completion.event, rpc_async.AsyncEvent)
+    assert_type(rpc_async.alertable_wait(1.0), int)
+    target: rpc_async.Target = queue
+    call.notify(target)
+
+
+def told(completion: rpc_async.Completion) -> None:
+    """Take a notification."""
+    event, call, key = completion
+    print(event, call, key)
 
 
 def use_in_a_thread(target: str) -> bytes:

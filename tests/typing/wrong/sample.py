@@ -33,3 +33,8 @@ async def wrong_use(channel: rpc_async.Channel) -> None:
     call = begin(demo_pb2_grpc.DemoStub(channel).Echo, demo_pb2.EchoRequest())
     payload: str = (await call).payload  # wrong
     print(payload)
+
+
+async def wrong_target(channel: rpc_async.Channel) -> None:
+    """Names something that cannot be told."""
+    begin(demo_pb2_grpc.DemoStub(channel).Echo, demo_pb2.EchoRequest(), notify="me")  # wrong

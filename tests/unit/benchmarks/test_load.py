@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from benchmarks import load
-from benchmarks.load import NoAnswer, keep_in_flight, percentile, sample
+from benchmarks.load import NoAnswer, keep_collected, keep_in_flight, percentile, sample
 
 
 def test_a_percentile_is_one_of_the_values() -> None:
@@ -48,3 +48,33 @@ async def test_a_call_that_never_ends_ends_the_load(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(load, "PATIENCE", 0.01)
     with pytest.raises(NoAnswer, match="did not end"):
         await keep_in_flight(asyncio.Event().wait, 2, 0.01)
+
+
+async def test_one_collector_keeps_so_many_calls_in_flight_and_no_more() -> None:
+    running: list[float] = []
+    most = 0
+
+    def begin(key: float) -> None:
+        nonlocal most
+        running.append(key)
+        most = max(most, len(running))
+
+    async def collect() -> list[float]:
+        await asyncio.sleep(0.001)
+        ended, running[:] = running[:3], running[3:]
+        return ended
+
+    found = await keep_collected(begin, collect, 7, 0.02)
+    assert (running, most) == ([], 7)
+    assert found.calls_per_second > 0
+
+
+async def test_a_collector_that_collects_nothing_ends_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "PATIENCE", 0.01)
+
+    async def collect() -> list[float]:
+        await asyncio.sleep(0.001)
+        return []
+
+    with pytest.raises(NoAnswer, match="did not end"):
+        await keep_collected(lambda key: None, collect, 2, 0.01)

@@ -1,0 +1,1 @@
+"""How somebody is told: the kinds of target, and the one function that delivers to them."""
