@@ -31,8 +31,6 @@ DEFAULT_MAX_CALLS: Final = 131_072
 """Room for the 100,000 parked calls that one server is built for; a bound, as every table must have."""
 DEFAULT_GRACE: Final = 5.0
 """Seconds."""
-MIN_PING_INTERVAL_MS: Final = 500
-"""A client that sends keepalive pings more often is sent away."""
 
 _FLUSH: Final = 1.0
 """Seconds that outcomes get to be written when the grace period is over."""
@@ -48,9 +46,6 @@ _DEFAULT_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     # above 3,000. How many calls there may be is for `max_calls` to say, with a status that says so (S16).
     ("grpc.server.max_pending_requests", 1_000_000),
     ("grpc.server.max_pending_requests_hard_limit", 2_000_000),
-    # gRPC ends a connection on which nothing but pings has come more often than every five minutes, and says
-    # "too_many_pings": an idle session with a keepalive of half a minute.
-    ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
     *((name, DEFAULT_MAX_PAYLOAD) for name in _PAYLOAD_OPTIONS),
     ("grpc.max_metadata_size", MAX_METADATA),
     ("grpc.absolute_max_metadata_size", MAX_METADATA),
