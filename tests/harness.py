@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+import grpc.aio
 import pytest
 
 import rpc_async
 from rpc_async import testing
+from rpc_async.calling.cancel_request import CancelRequest
 from rpc_async.calling.channel import Channel
+from rpc_async.core.outcome import Fault
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
+from rpc_async.mailbox import Mailbox
 from rpc_async.serving.server import Server
 
 PATIENCE = 20.0
@@ -91,6 +95,31 @@ class Parked(Servicer):
     async def next(self) -> EchoCall:
         """Wait for the next call."""
         return await asyncio.wait_for(self.arrived.get(), PATIENCE)
+
+
+class Nowhere:
+    """Carries calls nowhere: what settles them is the test itself."""
+
+    def __init__(self) -> None:
+        self.mailbox = Mailbox(asyncio.get_running_loop())
+
+    def tell_cancel(self, call: rpc_async.AsyncCall[Any], request: CancelRequest) -> None:
+        request.answer(rpc_async.RpcStatus.OK)
+
+    def tell_abort(self, call: rpc_async.AsyncCall[Any], failure: Fault) -> None:
+        return
+
+    def watch(self, call: rpc_async.AsyncCall[Any]) -> None:
+        return
+
+    async def initial_metadata(self, call: rpc_async.AsyncCall[Any]) -> grpc.aio.Metadata:
+        return grpc.aio.Metadata()
+
+    async def trailing_metadata(self, call: rpc_async.AsyncCall[Any]) -> grpc.aio.Metadata:
+        return grpc.aio.Metadata()
+
+    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return await coroutine
 
 
 class Seen(Generic[T]):

@@ -438,7 +438,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
         told = self._told
         if told is not None:
             self._told = None
-            if not (told.watched and self._mailbox.run(told.end, self)):  # progress may be being told there now
+            if not (told.watched and self._mailbox.post(told.end, self)):  # progress may be being told there now
                 told.end(self)
         if self._progress_waiters is not None:
             self._changed()
