@@ -169,7 +169,8 @@ class Pipe:
     def fail(self) -> PipeStep:
         """The call has failed behind the chunks that are there."""
         self.state = _FAIL[self.state]
-        return self._came()
+        refused, self._refused = self._refused, False
+        return self._came()._replace(send=refused)
 
     def break_(self) -> PipeStep:
         """The call is over: what is there is of no use any more."""
