@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from types import TracebackType
@@ -20,6 +21,8 @@ from rpc_async.pipe import PullEnd, Pulling, PushEnd, Pushing
 from rpc_async.status import AsyncEvent, CancelReason, RpcStatus
 
 __all__ = ["Freeze", "PipeCall", "PullCall", "PushCall", "PushPullCall", "Shape"]
+
+_LOGGER: Final = logging.getLogger("rpc_async.calling")
 
 ReplyT = TypeVar("ReplyT")
 SentT = TypeVar("SentT")
@@ -181,7 +184,7 @@ class PipeCall(AsyncCall[ReplyT]):
         return await self._receive(native, self._pulls)
 
     async def _send(self, native: Any, pushes: PushEnd[Any]) -> None:
-        with contextlib.suppress(Exception):  # grpc.aio has many words for it: the call has ended, which settles it
+        try:
             await native.wait_for_connection()
             write = _writer(native)
             while (chunk := await pushes.take()) is not None:
@@ -189,6 +192,12 @@ class PipeCall(AsyncCall[ReplyT]):
                 pushes.sent()
             if pushes.drained:
                 await native.done_writing()
+        except (grpc.aio.BaseError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            return  # grpc.aio's words for a call that has ended; how, its outcome says
+        except Exception as error:
+            _LOGGER.exception("%r: gRPC, or an interceptor, failed in an unforeseen way", self)
+            self.settle(fault(RpcStatus.INTERNAL_ERROR, f"{type(error).__name__}: {error}"))
+            native.cancel()
 
     async def _receive(self, native: Any, pulls: PullEnd[Any]) -> None:
         native.add_done_callback(lambda _: pulls.hurry())
@@ -211,10 +220,13 @@ def _writer(native: Any) -> Callable[[Any], Awaitable[None]]:
     """Return what writes a message to gRPC's call.
 
     If the server ends a call while its client writes, grpc.aio's `write` often puts the code INTERNAL in place of the
-    status that the server gave. What `write` calls does not. With interceptors there is `write` only.
+    status that the server gave. What `write` calls does not, but takes bytes only, and not interceptors' messages.
     """
     inner = getattr(native, "_cython_call", None)
-    write: Callable[[Any], Awaitable[None]] = native.write if inner is None else inner.send_serialized_message
+    if inner is None or getattr(native, "_request_serializer", None) is not None:
+        write: Callable[[Any], Awaitable[None]] = native.write
+    else:
+        write = inner.send_serialized_message
     return write
 
 

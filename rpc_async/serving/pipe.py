@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Coroutine
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 import grpc.aio
 
-from rpc_async.core.outcome import Outcome, Reply, fault
+from rpc_async.core.outcome import Fault, Outcome, fault
 from rpc_async.core.pipe import Pipes
 from rpc_async.core.server_call import ServerCallMachine, ServerEvent, ServerState
 from rpc_async.errors import BadStubData, PipeDisciplineError
@@ -25,6 +26,8 @@ from rpc_async.wire.metadata import CALL_ID_KEY
 
 if TYPE_CHECKING:
     from rpc_async.serving.dispatcher import Dispatcher
+
+_LOGGER: Final = logging.getLogger("rpc_async.serving")
 
 __all__ = ["UNARY", "PipeRecord", "ServerPullCall", "ServerPushCall", "ServerPushPullCall", "Shape", "shape_of"]
 
@@ -120,10 +123,10 @@ class PipeRecord(NativeCall):
 
     def deliver(self, outcome: Outcome) -> None:
         if self.push_end is not None:
-            if type(outcome) is Reply:
-                self.push_end.finish()  # what was pushed goes before the outcome
+            if self.settled:
+                self.push_end.finish()  # what was pushed goes before the outcome, whatever it is
             else:
-                self.push_end.close()
+                self.push_end.close()  # nobody waits for it
         if self.pull_end is not None:
             self.pull_end.close()
         super().deliver(outcome)
@@ -171,6 +174,9 @@ class PipeRecord(NativeCall):
                 pushes.sent()
         except grpc.aio.BaseError:  # the client is gone: gRPC cancels the handler, which sees to all that follows
             return
+        except Exception as error:
+            _LOGGER.exception("%r: gRPC, or an interceptor, failed in an unforeseen way", self)
+            self._fail(fault(RpcStatus.INTERNAL_ERROR, f"{type(error).__name__}: {error}", executed=True))
 
     async def _receive(self, context: Context, pulls: PullEnd[Any]) -> None:
         try:
@@ -184,7 +190,8 @@ class PipeRecord(NativeCall):
         except grpc.aio.BaseError:  # as above
             return
         except Exception as error:
-            self._unreadable(error)
+            text = str(error) if isinstance(error, BadStubData) else f"{self.method}: a chunk does not parse: {error}"
+            self._fail(fault(RpcStatus.BAD_STUB_DATA, text, executed=True))
 
     async def _introduce(self, context: Context) -> bool:
         """Send the initial metadata. False: they were sent before, or it is too late for them."""
@@ -211,11 +218,10 @@ class PipeRecord(NativeCall):
             return False
         return True
 
-    def _unreadable(self, error: Exception) -> None:
+    def _fail(self, failure: Fault) -> None:
         step = self._end(ServerEvent.ABORT)
         if step.verdict is not RpcStatus.INVALID_ASYNC_HANDLE:
-            text = str(error) if isinstance(error, BadStubData) else f"{self.method}: a chunk does not parse: {error}"
-            self._settle(step, fault(RpcStatus.BAD_STUB_DATA, text, executed=True))
+            self._settle(step, failure)
 
 
 class _Completing:
