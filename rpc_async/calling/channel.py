@@ -200,6 +200,21 @@ class Channel(grpc.aio.Channel):
             session = self._session
         return session
 
+    @property
+    def causal(self) -> bool:
+        """Whether calls that one thread begins are dispatched in that order (C13). Can be set until the channel opens.
+
+        Raises CannotSupport when it is changed later: a session keeps the order that it was opened with.
+        """
+        return self._causal
+
+    @causal.setter
+    def causal(self, value: bool) -> None:
+        with self._lock:
+            if value != self._causal and (self._native is not None or self._closed):
+                raise CannotSupport(f"{self!r} was opened with causal={self._causal}, and keeps it")
+            self._causal = value
+
     # -- gRPC's own -------------------------------------------------------------------------------------
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:

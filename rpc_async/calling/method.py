@@ -46,6 +46,11 @@ class UnaryMethod(grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
         self._deserialize = deserialize
         self._request_type = None if serialize is None else request_type(method)  # None: the user brings bytes
 
+    @property
+    def channel(self) -> Channel:
+        """The channel that the method's calls go by."""
+        return self._channel
+
     def __call__(
         self,
         request: RequestT,

@@ -1,0 +1,201 @@
+"""The two forms of the same verbs: the idiomatic one and the façade. Each verb returns a status number."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal
+
+from google.protobuf.message import Message
+
+import rpc_async
+from rpc_async import RpcStatus, ServerCall, dce
+from rpc_async.demo.v1 import demo_pb2
+from tests.harness import Servicer
+
+Kind = Literal["task", "thread", "inline"]
+Routine = Callable[[Any, demo_pb2.EchoRequest], None]
+"""What a manager routine does with its handle and the request."""
+
+
+class Form(ABC):
+    """One form. A `handle` is what the form's own users hold."""
+
+    name: str
+
+    @abstractmethod
+    def servicer(self, kind: Kind, routine: Routine) -> Servicer:
+        """Make a servicer whose `Echo` is a manager routine of this kind."""
+
+    # -- the client -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def begin(self, handle: Any, method: Any, request: Message, **options: Any) -> tuple[int, Any]:
+        """Begin a call, on an earlier handle where the form has that. Returns the status and the handle."""
+
+    @abstractmethod
+    def status(self, handle: Any) -> int: ...
+
+    @abstractmethod
+    def complete(self, handle: Any) -> tuple[int, Any]: ...
+
+    @abstractmethod
+    def cancel(self, handle: Any, abort: bool) -> int: ...
+
+    @abstractmethod
+    def call(self, handle: Any) -> rpc_async.AsyncCall[Any]:
+        """Return the idiomatic handle of an outstanding call, for what only it can tell."""
+
+    # -- the server -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def server_complete(self, handle: Any, reply: Any) -> int: ...
+
+    @abstractmethod
+    def server_abort(self, handle: Any, code: int) -> int: ...
+
+    @abstractmethod
+    def test_cancel(self, handle: Any) -> int: ...
+
+    @abstractmethod
+    def server_call(self, handle: Any) -> ServerCall[Any]: ...
+
+
+def status_of(function: Callable[[], Any]) -> tuple[int, Any]:
+    """Call it, and return OK and what it returned, or the status of what it raised and None."""
+    try:
+        return RpcStatus.OK, function()
+    except (rpc_async.UsageError, rpc_async.CallError) as error:
+        return error.status, None
+
+
+class Idiomatic(Form):
+    """`rpc_async` itself."""
+
+    name = "idiomatic"
+
+    def servicer(self, kind: Kind, routine: Routine) -> Servicer:
+        class Own(Servicer):
+            if kind == "task":
+
+                @rpc_async.manager
+                async def Echo(self, request: demo_pb2.EchoRequest, call: ServerCall[demo_pb2.EchoResponse]) -> None:
+                    await asyncio.sleep(0)
+                    routine(call, request)
+
+            else:
+
+                @rpc_async.manager(inline=kind == "inline")
+                def Echo(self, request: demo_pb2.EchoRequest, call: ServerCall[demo_pb2.EchoResponse]) -> None:
+                    routine(call, request)
+
+        return Own()
+
+    def begin(self, handle: Any, method: Any, request: Message, **options: Any) -> tuple[int, Any]:
+        return status_of(lambda: rpc_async.begin(method, request, **options))
+
+    def status(self, handle: Any) -> int:
+        return int(handle.status())
+
+    def complete(self, handle: Any) -> tuple[int, Any]:
+        return status_of(handle.complete)
+
+    def cancel(self, handle: Any, abort: bool) -> int:
+        if abort:
+            handle.cancel()
+        else:
+            handle.request_cancel()
+        return RpcStatus.OK
+
+    def call(self, handle: Any) -> rpc_async.AsyncCall[Any]:
+        call: rpc_async.AsyncCall[Any] = handle
+        return call
+
+    def server_complete(self, handle: Any, reply: Any) -> int:
+        status, verdict = status_of(lambda: handle.complete(reply))
+        return status or int(verdict)
+
+    def server_abort(self, handle: Any, code: int) -> int:
+        status, aborted = status_of(lambda: handle.abort(code))
+        return status or int(aborted.status)
+
+    def test_cancel(self, handle: Any) -> int:
+        call = rpc_async.current_call() if handle is None else handle
+        if call is None:
+            return RpcStatus.NO_CALL_ACTIVE
+        return RpcStatus.OK if call.test_cancel() else RpcStatus.CALL_IN_PROGRESS
+
+    def server_call(self, handle: Any) -> ServerCall[Any]:
+        call: ServerCall[Any] = handle
+        return call
+
+
+class Facade(Form):
+    """`rpc_async.dce`. A server's handle is the pair of the state and the binding handle, as the routine gets it."""
+
+    name = "facade"
+
+    def servicer(self, kind: Kind, routine: Routine) -> Servicer:
+        class Own(Servicer):
+            if kind == "task":
+
+                @dce.manager
+                async def Echo(
+                    self,
+                    state: dce.RPC_ASYNC_STATE,
+                    binding: ServerCall[demo_pb2.EchoResponse],
+                    request: demo_pb2.EchoRequest,
+                ) -> None:
+                    await asyncio.sleep(0)
+                    routine((state, binding), request)
+
+            else:
+
+                @dce.manager(inline=kind == "inline")
+                def Echo(
+                    self,
+                    state: dce.RPC_ASYNC_STATE,
+                    binding: ServerCall[demo_pb2.EchoResponse],
+                    request: demo_pb2.EchoRequest,
+                ) -> None:
+                    routine((state, binding), request)
+
+        return Own()
+
+    def begin(self, handle: Any, method: Any, request: Message, **options: Any) -> tuple[int, Any]:
+        if handle is None:
+            handle = dce.RPC_ASYNC_STATE()
+            dce.RpcAsyncInitializeHandle(handle, dce.SIZEOF_RPC_ASYNC_STATE)
+        status, _ = status_of(lambda: dce.begin(handle, method, request, **options))
+        return status, handle
+
+    def status(self, handle: Any) -> int:
+        return dce.RpcAsyncGetCallStatus(handle)
+
+    def complete(self, handle: Any) -> tuple[int, Any]:
+        return dce.RpcAsyncCompleteCall(handle)
+
+    def cancel(self, handle: Any, abort: bool) -> int:
+        return dce.RpcAsyncCancelCall(handle, abort)
+
+    def call(self, handle: Any) -> rpc_async.AsyncCall[Any]:
+        call = dce.RpcAsyncGetCallHandle(handle)
+        assert isinstance(call, rpc_async.AsyncCall)
+        return call
+
+    def server_complete(self, handle: Any, reply: Any) -> int:
+        return dce.RpcAsyncCompleteCall(handle[0], reply)
+
+    def server_abort(self, handle: Any, code: int) -> int:
+        return dce.RpcAsyncAbortCall(handle[0], code)
+
+    def test_cancel(self, handle: Any) -> int:
+        return dce.RpcServerTestCancel(None if handle is None else handle[1])
+
+    def server_call(self, handle: Any) -> ServerCall[Any]:
+        call: ServerCall[Any] = handle[1]
+        return call
+
+
+FORMS: dict[str, Form] = {form.name: form for form in (Idiomatic(), Facade())}

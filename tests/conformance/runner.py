@@ -1,0 +1,315 @@
+"""Plays a case: steps and what each must give.
+
+A step is a mapping. Its first key is the verb, and the verb's value names the call that it is about. `is` is the status
+that it must return, by name or number (OK where there is none); `gives` is the reply's payload. What a value depends on
+the form for is a mapping of forms. A list of steps may hold lists of steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import rpc_async
+from rpc_async import RpcStatus, dce
+from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
+from tests.conformance.forms import FORMS, Form, Kind
+from tests.harness import PATIENCE, Parked, Wire, pair, request, response, serve, until
+
+HERE = Path(__file__).parent
+TRANSPORTS: tuple[Wire, ...] = ("native", "session")
+"""Every way that calls travel."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one entry of a file says."""
+
+    name: str
+    steps: list[dict[str, Any]]
+    forms: tuple[str, ...]
+    routine: Kind
+    server: dict[str, Any]
+    transports: tuple[str, ...]
+    local: bool
+    """No server is needed."""
+    nowhere: bool
+    """The client's server is not there."""
+
+
+def cases() -> Iterator[Case]:
+    """Read all cases."""
+    for file in sorted(HERE.glob("*.yaml")):
+        for entry in yaml.safe_load(file.read_text()):
+            yield Case(
+                name=entry["name"],
+                steps=list(_flat(entry["steps"])),
+                forms=tuple(entry.get("forms", FORMS)),
+                routine=entry.get("routine", "inline"),
+                server=entry.get("server", {}),
+                transports=tuple(entry.get("transports", TRANSPORTS)),
+                local=entry.get("local", False),
+                nowhere=entry.get("nowhere", False),
+            )
+
+
+def _flat(steps: list[Any]) -> Iterator[dict[str, Any]]:
+    for step in steps:
+        if isinstance(step, list):
+            yield from _flat(step)
+        else:
+            yield step
+
+
+def status_number(value: Any) -> int:
+    """Return a status that a file names by its name or its number."""
+    return RpcStatus[value] if isinstance(value, str) else int(value)
+
+
+class Player:
+    """One case under way."""
+
+    def __init__(self, form: Form) -> None:
+        self.form = form
+        self.stub: Any = None
+        self.server: Any = None
+        self.clients: dict[str, Any] = {}
+        self.servers: dict[str, Any] = {}
+
+    async def play(self, steps: list[dict[str, Any]]) -> None:
+        """Take the steps, one after the other."""
+        for number, step in enumerate(steps, 1):
+            verb, about = next(iter(step.items()))
+            told = {key: self._here(value) for key, value in list(step.items())[1:]}
+            expected, gives = told.pop("is", "OK"), told.pop("gives", None)
+            method = getattr(self, "do_" + verb.replace(".", "_"))
+            got = method(about, **told)
+            if asyncio.iscoroutine(got):
+                got = await got
+            status: Any
+            reply: Any
+            status, reply = got if isinstance(got, tuple) else (got, None)
+            where = f"step {number}, {step}: got {status}"
+            if verb in VALUES:
+                assert status == expected, where
+            else:
+                assert status == status_number(expected), where
+            if status == RpcStatus.OK and gives is not None:
+                assert reply.payload.decode() == gives, f"{where}, {reply!r}"
+
+    def _here(self, value: Any) -> Any:
+        return value[self.form.name] if isinstance(value, dict) and set(value) <= set(FORMS) else value
+
+    def serve(self, handle: Any, request: demo_pb2.EchoRequest) -> None:
+        """What the manager routine does: what its request asks for."""
+        asked = json.loads(request.payload)
+        match asked["routine"]:
+            case "parks":
+                self.servers[asked["call"]] = handle
+            case "forgets":
+                pass
+            case "raises":
+                raise ValueError("out of the routine")
+            case "completes":
+                assert self.form.server_complete(handle, response(b"from the routine")) == RpcStatus.OK
+            case "tests":
+                status = self.form.test_cancel(None)
+                assert self.form.server_complete(handle, response(str(int(status)).encode())) == RpcStatus.OK
+                self.servers[asked["call"]] = handle
+
+    # -- the client -------------------------------------------------------------------------------------
+
+    def do_begin(self, call: str, routine: str = "parks", bad: bool = False, **options: Any) -> int:
+        message: Any = request(json.dumps({"call": call, "routine": routine}).encode())
+        if bad:
+            message = response()
+        status, handle = self.form.begin(self.clients.get(call), self.stub.Echo, message, **options)
+        if handle is not None:
+            self.clients[call] = handle
+        return status
+
+    def do_status(self, call: str) -> int:
+        return self.form.status(self.clients[call])
+
+    def do_complete(self, call: str) -> tuple[int, Any]:
+        return self.form.complete(self.clients[call])
+
+    def do_cancel(self, call: str, abort: bool) -> int:
+        return self.form.cancel(self.clients[call], abort)
+
+    async def do_settles(self, call: str) -> int:
+        """Wait until the call has settled, and return OK."""
+        await until(lambda: self.do_status(call) != RpcStatus.ASYNC_CALL_PENDING)
+        return RpcStatus.OK
+
+    async def do_wait_in_vain(self, call: str) -> int:
+        """Wait in each way there is, for a moment."""
+        handle = self.form.call(self.clients[call])
+        assert not await asyncio.to_thread(handle.wait, 0.005)
+        try:
+            await asyncio.wait_for(handle, 0.005)
+        except TimeoutError:
+            return RpcStatus.OK
+        raise AssertionError(f"{handle!r} settled")
+
+    def do_executed(self, call: str) -> bool | None:
+        """What is known of a failed call's execution."""
+        try:
+            self.form.call(self.clients[call]).complete()
+        except rpc_async.CallError as error:
+            return error.executed
+        return True
+
+    def do_fault(self, call: str) -> list[str]:
+        """The text of a failure, and what its chain of details says."""
+        try:
+            self.form.call(self.clients[call]).complete()
+        except rpc_async.CallError as error:
+            chain = [demo_pb2.EchoRequest.FromString(detail.value).payload for detail in error.status_details]
+            return [error.details(), *(detail.decode() for detail in chain)]
+        raise AssertionError("it did not fail")
+
+    # -- the server -------------------------------------------------------------------------------------
+
+    def do_arrived_in_order(self, calls: list[str]) -> int:
+        assert list(self.servers) == calls
+        return RpcStatus.OK
+
+    async def do_arrives(self, call: str) -> int:
+        """Wait until the manager routine has parked the call."""
+        await until(lambda: call in self.servers)
+        return RpcStatus.OK
+
+    async def do_server_complete(
+        self, call: str, reply: str = "", wrong: bool = False, thread: bool = False, change: str | None = None
+    ) -> int:
+        message: Any = request() if wrong else response(reply.encode())
+        complete = partial(self.form.server_complete, self.servers[call], message)
+        status = await asyncio.to_thread(complete) if thread else complete()
+        if change is not None:
+            message.payload = change.encode()
+        return status
+
+    def do_server_abort(self, call: str, code: Any, text: str | None = None, details: list[str] | None = None) -> int:
+        if text is None:
+            return self.form.server_abort(self.servers[call], status_number(code))
+        chain = [request(detail.encode()) for detail in details or ()]
+        return self.form.server_call(self.servers[call]).abort(code, text, chain).status
+
+    def do_server_test_cancel(self, call: str | None) -> int:
+        return self.form.test_cancel(self.servers[call] if call else None)
+
+    def do_server_reason(self, call: str) -> str | None:
+        reason = self.form.server_call(self.servers[call]).cancel_reason
+        return None if reason is None else str(reason)
+
+    async def do_server_sees_cancel(self, call: str) -> int:
+        """Wait until the call tests as cancelled."""
+        await until(lambda: self.do_server_test_cancel(call) == RpcStatus.OK)
+        return RpcStatus.OK
+
+    def do_server_drop(self, call: str) -> int:
+        """Let go of the server handle."""
+        del self.servers[call]
+        gc.collect()
+        return RpcStatus.OK
+
+    async def do_server_idle(self, _: Any) -> int:
+        await until(lambda: self.server.running_calls == 0)
+        return RpcStatus.OK
+
+    def do_server_stop(self, _: Any, grace: float) -> int:
+        """Begin to stop the server."""
+        self.stopping = asyncio.ensure_future(self.server.stop(grace))
+        return RpcStatus.OK
+
+    async def do_server_stopped(self, _: Any) -> int:
+        await asyncio.wait_for(self.stopping, PATIENCE)
+        return RpcStatus.OK
+
+    # -- the façade's handle ----------------------------------------------------------------------------
+
+    def do_state(self, name: str, fill: int | None = None) -> int:
+        """Make a state, filled with a number as memory is that was never set."""
+        state = self.clients[name] = dce.RPC_ASYNC_STATE()
+        if fill is not None:
+            for field in FIELDS:
+                setattr(state, field, fill)
+        return RpcStatus.OK
+
+    def do_buffer(self, name: str, size: int) -> int:
+        """Make something that is no state."""
+        self.clients[name] = bytearray(size)
+        return RpcStatus.OK
+
+    def do_initialize(self, name: str, size: int | str = 0) -> int:
+        """Initialise a state; the size is added to that of the structure, unless it is given as a text."""
+        number = int(size) if isinstance(size, str) else dce.SIZEOF_RPC_ASYNC_STATE + size
+        return dce.RpcAsyncInitializeHandle(self.clients[name], number)
+
+    def do_set(self, name: str, field: str, to: Any) -> int:
+        self.kept = getattr(self.clients[name], field)
+        setattr(self.clients[name], field, to)
+        return RpcStatus.OK
+
+    def do_restore(self, name: str, field: str) -> int:
+        setattr(self.clients[name], field, self.kept)
+        return RpcStatus.OK
+
+    def do_look(self, name: str, at: str, index: int | None = None) -> Any:
+        value = getattr(self.clients[name], at)
+        if index is not None:
+            return value[index]
+        return value - dce.SIZEOF_RPC_ASYNC_STATE if at == "Size" else value
+
+    def do_has_handle(self, name: str) -> bool:
+        return dce.RpcAsyncGetCallHandle(self.clients[name]) is not None
+
+    def do_abort(self, name: str, code: int) -> int:
+        """Abort on the client."""
+        return dce.RpcAsyncAbortCall(self.clients[name], code)
+
+    def do_server_cancel(self, call: str, abort: bool) -> int:
+        """Cancel on the server."""
+        return dce.RpcAsyncCancelCall(self.servers[call][0], abort)
+
+    def do_server_initialize(self, call: str) -> int:
+        return dce.RpcAsyncInitializeHandle(self.servers[call][0], dce.SIZEOF_RPC_ASYNC_STATE)
+
+    def do_server_status(self, call: str) -> int:
+        return dce.RpcAsyncGetCallStatus(self.servers[call][0])
+
+    def do_server_has_handle(self, call: str) -> bool:
+        return dce.RpcAsyncGetCallHandle(self.servers[call][0]) is not None
+
+
+FIELDS = ("Size", "Signature", "Lock", "Flags", "StubInfo", "UserInfo", "RuntimeInfo", "Event", "NotificationType")
+VALUES = ("look", "has_handle", "server.has_handle", "server.reason", "executed", "fault")
+"""The verbs that give a value, and no status."""
+
+
+async def run(case: Case, form: Form, transport: Wire) -> None:
+    """Join a server and a client as the case wants them, and play it."""
+    player = Player(form)
+    if case.local:
+        await player.play(case.steps)
+    elif case.nowhere:
+        async with serve(Parked()) as (_, target):
+            pass
+        async with rpc_async.connect(target, transport=transport) as channel:
+            player.stub = demo_pb2_grpc.DemoStub(channel)
+            await player.play(case.steps)
+    else:
+        async with pair(form.servicer(case.routine, player.serve), transport, **case.server) as both:
+            player.server, player.stub = both.server, both.stub
+            await player.play(case.steps)
+            for left in player.servers.values():
+                form.server_complete(left, response())
