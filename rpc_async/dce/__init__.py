@@ -64,7 +64,13 @@ from rpc_async.dce.names import (
     RpcReceiveComplete,
     RpcSendComplete,
 )
-from rpc_async.dce.serving import RpcServerTestCancel, manager
+from rpc_async.dce.notification import CompletionPacket, MessageWindow
+from rpc_async.dce.serving import (
+    RpcServerSubscribeForNotification,
+    RpcServerTestCancel,
+    RpcServerUnsubscribeForNotification,
+    manager,
+)
 from rpc_async.dce.state import (
     RPC_ASYNC_NOTIFICATION_INFO,
     RPC_ASYNC_STATE,
@@ -108,6 +114,8 @@ __all__ = [
     "RPC_X_PIPE_EMPTY",
     "RPC_X_WRONG_PIPE_ORDER",
     "SIZEOF_RPC_ASYNC_STATE",
+    "CompletionPacket",
+    "MessageWindow",
     "RpcAsyncAbortCall",
     "RpcAsyncCancelCall",
     "RpcAsyncCompleteCall",
@@ -133,7 +141,9 @@ __all__ = [
     "RpcNotificationTypeNone",
     "RpcReceiveComplete",
     "RpcSendComplete",
+    "RpcServerSubscribeForNotification",
     "RpcServerTestCancel",
+    "RpcServerUnsubscribeForNotification",
     "begin",
     "call",
     "manager",

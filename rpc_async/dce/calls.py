@@ -15,7 +15,8 @@ from google.protobuf.message import Message
 
 import rpc_async
 from rpc_async import AsyncCall, InvalidArgument, InvalidAsyncCall, InvalidAsyncHandle, RpcStatus, ServerCall
-from rpc_async.dce.names import RPC_C_NOTIFY_ON_SEND_COMPLETE
+from rpc_async.dce.names import RPC_C_NOTIFY_ON_SEND_COMPLETE, RpcCallComplete
+from rpc_async.dce.notification import target_of
 from rpc_async.dce.state import RPC_ASYNC_STATE
 
 __all__ = [
@@ -62,8 +63,9 @@ def begin(
     Raises:
         InvalidAsyncHandle: It is no state, was never initialised, or what the runtime set in it was changed.
         InvalidAsyncCall: A call is outstanding on the state, or it is a server's.
-        InvalidArgument: Flags other than `RPC_C_NOTIFY_ON_SEND_COMPLETE`, a NotificationType that is none, or without
-            its branch of the union.
+        InvalidArgument: Flags other than `RPC_C_NOTIFY_ON_SEND_COMPLETE`, a NotificationType that is none, or a branch
+            of the union that does not hold what it must.
+        CannotSupport: An APC in a thread other than this one.
         UsageError: As from `rpc_async.begin`.
     """
     if not isinstance(pAsync, RPC_ASYNC_STATE):
@@ -81,6 +83,7 @@ def begin(
             )
         if pAsync.Flags not in (0, RPC_C_NOTIFY_ON_SEND_COMPLETE):
             raise InvalidArgument(f"Flags {pAsync.Flags!r}: 0 or RPC_C_NOTIFY_ON_SEND_COMPLETE; no call was begun")
+        notify, key = target_of(pAsync.NotificationType, pAsync.u, lambda _: pAsync)
         pAsync.bind(
             rpc_async.begin(
                 method,
@@ -90,8 +93,11 @@ def begin(
                 credentials=credentials,
                 wait_for_ready=wait_for_ready,
                 compression=compression,
+                notify=notify,
+                key=key,
             )
         )
+        pAsync.Event = RpcCallComplete
 
 
 def RpcAsyncGetCallStatus(pAsync: object) -> int:

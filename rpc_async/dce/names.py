@@ -6,10 +6,10 @@ rpcnterr.h, winerror.h, rpcasync.h and rpcdce.h.
 
 from __future__ import annotations
 
-from enum import IntEnum, IntFlag
-from typing import Final
+from enum import IntEnum
+from typing import Final, TypeAlias
 
-from rpc_async import RpcStatus
+from rpc_async import AsyncEvent, Notifications, RpcStatus
 
 RPC_S_OK: Final = RpcStatus.OK
 RPC_S_ACCESS_DENIED: Final = RpcStatus.ACCESS_DENIED
@@ -55,33 +55,10 @@ class RPC_NOTIFICATION_TYPES(IntEnum):
     """A routine is called: `u.NotificationRoutine`."""
 
 
-class RPC_ASYNC_EVENT(IntEnum):
-    """What a notification is about."""
+# In C an enumeration's members have names of their own, and these are ours already.
+RPC_ASYNC_EVENT: TypeAlias = AsyncEvent
+RPC_NOTIFICATIONS: TypeAlias = Notifications
 
-    RpcCallComplete = 0
-    """The call has settled: collect it with `RpcAsyncCompleteCall`."""
-    RpcSendComplete = 1
-    """What was pushed into a pipe is sent."""
-    RpcReceiveComplete = 2
-    """There is something to pull out of a pipe, or its end."""
-    RpcClientDisconnect = 3
-    """On the server: the client is gone."""
-    RpcClientCancel = 4
-    """On the server: the client asked the call to stop."""
-
-
-class RPC_NOTIFICATIONS(IntFlag):
-    """What a manager routine may ask to be told."""
-
-    RpcNotificationCallNone = 0
-    """Nothing."""
-    RpcNotificationClientDisconnect = 1
-    """That the client is gone."""
-    RpcNotificationCallCancel = 2
-    """That the client asked the call to stop."""
-
-
-# In C the names of an enumeration stand on their own.
 RpcNotificationTypeNone: Final = RPC_NOTIFICATION_TYPES.RpcNotificationTypeNone
 RpcNotificationTypeEvent: Final = RPC_NOTIFICATION_TYPES.RpcNotificationTypeEvent
 RpcNotificationTypeApc: Final = RPC_NOTIFICATION_TYPES.RpcNotificationTypeApc
@@ -89,15 +66,15 @@ RpcNotificationTypeIoc: Final = RPC_NOTIFICATION_TYPES.RpcNotificationTypeIoc
 RpcNotificationTypeHwnd: Final = RPC_NOTIFICATION_TYPES.RpcNotificationTypeHwnd
 RpcNotificationTypeCallback: Final = RPC_NOTIFICATION_TYPES.RpcNotificationTypeCallback
 
-RpcCallComplete: Final = RPC_ASYNC_EVENT.RpcCallComplete
-RpcSendComplete: Final = RPC_ASYNC_EVENT.RpcSendComplete
-RpcReceiveComplete: Final = RPC_ASYNC_EVENT.RpcReceiveComplete
-RpcClientDisconnect: Final = RPC_ASYNC_EVENT.RpcClientDisconnect
-RpcClientCancel: Final = RPC_ASYNC_EVENT.RpcClientCancel
+RpcCallComplete: Final = AsyncEvent.CALL_COMPLETE
+RpcSendComplete: Final = AsyncEvent.SEND_COMPLETE
+RpcReceiveComplete: Final = AsyncEvent.RECEIVE_COMPLETE
+RpcClientDisconnect: Final = AsyncEvent.CLIENT_DISCONNECT
+RpcClientCancel: Final = AsyncEvent.CLIENT_CANCEL
 
-RpcNotificationCallNone: Final = RPC_NOTIFICATIONS.RpcNotificationCallNone
-RpcNotificationClientDisconnect: Final = RPC_NOTIFICATIONS.RpcNotificationClientDisconnect
-RpcNotificationCallCancel: Final = RPC_NOTIFICATIONS.RpcNotificationCallCancel
+RpcNotificationCallNone: Final = Notifications.NONE
+RpcNotificationClientDisconnect: Final = Notifications.CLIENT_DISCONNECT
+RpcNotificationCallCancel: Final = Notifications.CALL_CANCEL
 
 RPC_C_NOTIFY_ON_SEND_COMPLETE: Final = 1
 """The only flag that a state's Flags may have: notify of each push that is sent."""

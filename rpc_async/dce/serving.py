@@ -8,9 +8,20 @@ from typing import Any, TypeVar, overload
 
 import rpc_async
 from rpc_async import RpcStatus, ServerCall
-from rpc_async.dce.state import RPC_ASYNC_STATE
+from rpc_async.dce.names import (
+    RpcNotificationCallCancel,
+    RpcNotificationClientDisconnect,
+    RpcNotificationTypeEvent,
+)
+from rpc_async.dce.notification import target_of
+from rpc_async.dce.state import RPC_ASYNC_NOTIFICATION_INFO, RPC_ASYNC_STATE
 
-__all__ = ["RpcServerTestCancel", "manager"]
+__all__ = [
+    "RpcServerSubscribeForNotification",
+    "RpcServerTestCancel",
+    "RpcServerUnsubscribeForNotification",
+    "manager",
+]
 
 _Reply = TypeVar("_Reply")
 
@@ -82,7 +93,81 @@ def RpcServerTestCancel(BindingHandle: object = None) -> RpcStatus:
         RPC_S_NO_CALL_ACTIVE: None was given, and no call runs here.
         RPC_S_INVALID_BINDING: It is no live server handle.
     """
-    call = rpc_async.current_call() if BindingHandle is None else BindingHandle
-    if not isinstance(call, ServerCall) or call.settled:
-        return RpcStatus.NO_CALL_ACTIVE if BindingHandle is None else RpcStatus.INVALID_BINDING
+    call = _live(BindingHandle)
+    if isinstance(call, RpcStatus):
+        return call
     return RpcStatus.OK if call.test_cancel() else RpcStatus.CALL_IN_PROGRESS
+
+
+def RpcServerSubscribeForNotification(
+    Binding: object, Notification: int, NotificationType: int, NotificationInfo: RPC_ASYNC_NOTIFICATION_INFO
+) -> RpcStatus:
+    """Have a manager routine told of a cancel, or of the client's disconnect, in place of its looking.
+
+    At most once a call for each kind; at once if it has happened. What happened is told to routines and windows, and
+    by a completion queue; an event does not say. A routine gets the call's state. End the subscription before the call
+    is completed. Source: RpcServerSubscribeForNotification; S12.
+
+    Args:
+        Binding: What `RpcAsyncGetCallHandle(pAsync)` gives; None: the call whose routine runs in this task or thread.
+        Notification: A mask of `RpcNotificationClientDisconnect` and `RpcNotificationCallCancel`; one of them where
+            the type is `RpcNotificationTypeEvent`.
+        NotificationType: How to tell.
+        NotificationInfo: The branch that goes with the type, which is copied.
+
+    Returns:
+        RPC_S_OK: Subscribed.
+        RPC_S_CANNOT_SUPPORT: Another kind, or none; an APC in a thread other than this one.
+        RPC_S_INVALID_ARG: The type is `RpcNotificationTypeNone` or no type, its branch does not hold what it must, or
+            both kinds are asked for by one event.
+        RPC_S_INVALID_ASYNC_CALL: There is a subscription to this kind, or its one notification was queued.
+        RPC_S_NO_CALL_ACTIVE: None was given, and no call runs here.
+        RPC_S_INVALID_BINDING: It is no live server handle; or the completion queue is closed.
+    """
+    call = _live(Binding)
+    if isinstance(call, RpcStatus):
+        return call
+    both = Notification == RpcNotificationClientDisconnect | RpcNotificationCallCancel
+    if both and NotificationType == RpcNotificationTypeEvent:
+        return RpcStatus.INVALID_ARG
+    try:
+        target, key = target_of(NotificationType, NotificationInfo, lambda told: RPC_ASYNC_STATE.for_call(told.call))
+        call.subscribe(Notification, target, key)
+    except rpc_async.InvalidAsyncHandle:  # it was completed meanwhile
+        return RpcStatus.INVALID_BINDING
+    except rpc_async.UsageError as error:
+        return error.status
+    return RpcStatus.OK
+
+
+def RpcServerUnsubscribeForNotification(Binding: object, Notification: int) -> tuple[RpcStatus, int]:
+    """End a subscription. Source: RpcServerUnsubscribeForNotification; S12.
+
+    Args:
+        Binding: As for `RpcServerSubscribeForNotification`; the call may have been completed.
+        Notification: One kind.
+
+    Returns:
+        The status, and how many notifications of the kind were queued for the call, 0 or 1: if that is more than have
+        been received, one is still coming.
+
+        RPC_S_OK: There is no subscription any more.
+        RPC_S_CANNOT_SUPPORT: Not exactly one of the kinds that there are.
+        RPC_S_NO_CALL_ACTIVE: None was given, and no call runs here.
+        RPC_S_INVALID_BINDING: It is no server handle.
+    """
+    call = rpc_async.current_call() if Binding is None else Binding
+    if not isinstance(call, ServerCall):
+        return RpcStatus.NO_CALL_ACTIVE if Binding is None else RpcStatus.INVALID_BINDING, 0
+    try:
+        return RpcStatus.OK, call.unsubscribe(Notification)
+    except rpc_async.CannotSupport as error:
+        return error.status, 0
+
+
+def _live(binding: object) -> ServerCall[Any] | RpcStatus:
+    """Return the call that a live server handle is of, or, for None, that runs here; or the status if there is none."""
+    call = rpc_async.current_call() if binding is None else binding
+    if isinstance(call, ServerCall) and not call.settled:
+        return call
+    return RpcStatus.NO_CALL_ACTIVE if binding is None else RpcStatus.INVALID_BINDING

@@ -7,11 +7,12 @@ from them, so that a field which user code may not change and did change is noti
 from __future__ import annotations
 
 import threading
+import weakref
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from rpc_async import AsyncCall, RpcStatus, ServerCall
-from rpc_async.dce.names import RPC_ASYNC_EVENT, RPC_NOTIFICATION_TYPES
+from rpc_async.dce.names import RPC_NOTIFICATION_TYPES, RpcCallComplete
 
 __all__ = ["RPC_ASYNC_NOTIFICATION_INFO", "RPC_ASYNC_STATE", "SIZEOF_RPC_ASYNC_STATE", "RpcAsyncInitializeHandle"]
 
@@ -114,7 +115,7 @@ class RPC_ASYNC_STATE:
         self.StubInfo: Any = None
         self.UserInfo: Any = None
         self.RuntimeInfo: Any = None
-        self.Event: int = RPC_ASYNC_EVENT.RpcCallComplete
+        self.Event: int = RpcCallComplete
         self.NotificationType: int = RPC_NOTIFICATION_TYPES.RpcNotificationTypeNone
         self.u: RPC_ASYNC_NOTIFICATION_INFO = RPC_ASYNC_NOTIFICATION_INFO()
         self.Reserved: list[int] = [0, 0, 0, 0]
@@ -126,13 +127,21 @@ class RPC_ASYNC_STATE:
         side = "server" if self._of_server else "client"
         return f"<RPC_ASYNC_STATE ({side}) of {self._call!r}>" if self._call else f"<RPC_ASYNC_STATE ({side}), no call>"
 
-    @classmethod
-    def for_call(cls, call: ServerCall[Any]) -> Self:
-        """Make the state of a server handle, as the runtime does for a routine that is marked with `manager`."""
-        state = cls()
-        _initialize(state)
-        state._of_server = True
-        state.bind(call)
+    @staticmethod
+    def for_call(call: ServerCall[Any]) -> RPC_ASYNC_STATE:
+        """Return the state of a server handle: the one there is, or a new one.
+
+        The runtime does this for a routine that is marked with `manager`.
+        """
+        with _LOCK:
+            known = _STATES.get(call)
+            state = None if known is None else known()
+            if state is None:
+                state = RPC_ASYNC_STATE()
+                _initialize(state)
+                state._of_server = True
+                state.bind(call)
+                _STATES[call] = weakref.ref(state)
         return state
 
     # -- the runtime's part -----------------------------------------------------------------------------
@@ -153,6 +162,11 @@ class RPC_ASYNC_STATE:
     def zero(self) -> bool:
         """The runtime's: tell whether it was never initialised, and is as it was made."""
         return not (self.Size or self.Signature or self.Lock or self.StubInfo is not None)
+
+
+_STATES: Final[weakref.WeakKeyDictionary[ServerCall[Any], weakref.ref[RPC_ASYNC_STATE]]] = weakref.WeakKeyDictionary()
+"""The state of each server handle that has one."""
+_LOCK: Final = threading.Lock()
 
 
 def RpcAsyncInitializeHandle(pAsync: object, Size: int) -> RpcStatus:
