@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Literal
@@ -31,8 +32,19 @@ class Form(ABC):
     # -- the client -------------------------------------------------------------------------------------
 
     @abstractmethod
-    def begin(self, handle: Any, method: Any, request: Message, **options: Any) -> tuple[int, Any]:
-        """Begin a call, on an earlier handle where the form has that. Returns the status and the handle."""
+    def begin(
+        self, handle: Any, method: Any, request: Message, target: Any = None, key: Any = None, **options: Any
+    ) -> tuple[int, Any]:
+        """Begin a call, on an earlier handle where the form has that. Returns the status and the handle.
+
+        Args:
+            handle: The earlier handle, or None.
+            method: The stub's.
+            request: The request.
+            target: What is told: a `threading.Event`, a `CompletionQueue`, or a function of an event. None: nothing.
+            key: What comes out of the queue with the notification.
+            options: As for `rpc_async.begin`.
+        """
 
     @abstractmethod
     def status(self, handle: Any) -> int: ...
@@ -59,6 +71,12 @@ class Form(ABC):
     def test_cancel(self, handle: Any) -> int: ...
 
     @abstractmethod
+    def subscribe(self, handle: Any, mask: int, routine: Callable[[int], object]) -> int: ...
+
+    @abstractmethod
+    def unsubscribe(self, handle: Any, mask: int) -> tuple[int, int]: ...
+
+    @abstractmethod
     def server_call(self, handle: Any) -> ServerCall[Any]: ...
 
 
@@ -68,6 +86,10 @@ def status_of(function: Callable[[], Any]) -> tuple[int, Any]:
         return RpcStatus.OK, function()
     except (rpc_async.UsageError, rpc_async.CallError) as error:
         return error.status, None
+
+
+def _of_event(routine: Callable[[int], object]) -> Callable[[rpc_async.Completion], object]:
+    return lambda completion: routine(completion.event)
 
 
 class Idiomatic(Form):
@@ -92,8 +114,11 @@ class Idiomatic(Form):
 
         return Own()
 
-    def begin(self, handle: Any, method: Any, request: Message, **options: Any) -> tuple[int, Any]:
-        return status_of(lambda: rpc_async.begin(method, request, **options))
+    def begin(
+        self, handle: Any, method: Any, request: Message, target: Any = None, key: Any = None, **options: Any
+    ) -> tuple[int, Any]:
+        notify = _of_event(target) if callable(target) else target
+        return status_of(lambda: rpc_async.begin(method, request, notify=notify, key=key, **options))
 
     def status(self, handle: Any) -> int:
         return int(handle.status())
@@ -125,6 +150,12 @@ class Idiomatic(Form):
         if call is None:
             return RpcStatus.NO_CALL_ACTIVE
         return RpcStatus.OK if call.test_cancel() else RpcStatus.CALL_IN_PROGRESS
+
+    def subscribe(self, handle: Any, mask: int, routine: Callable[[int], object]) -> int:
+        return status_of(lambda: handle.subscribe(mask, _of_event(routine)))[0]
+
+    def unsubscribe(self, handle: Any, mask: int) -> tuple[int, int]:
+        return status_of(lambda: handle.unsubscribe(mask))
 
     def server_call(self, handle: Any) -> ServerCall[Any]:
         call: ServerCall[Any] = handle
@@ -163,10 +194,20 @@ class Facade(Form):
 
         return Own()
 
-    def begin(self, handle: Any, method: Any, request: Message, **options: Any) -> tuple[int, Any]:
+    def begin(
+        self, handle: Any, method: Any, request: Message, target: Any = None, key: Any = None, **options: Any
+    ) -> tuple[int, Any]:
         if handle is None:
             handle = dce.RPC_ASYNC_STATE()
             dce.RpcAsyncInitializeHandle(handle, dce.SIZEOF_RPC_ASYNC_STATE)
+        if isinstance(target, threading.Event):
+            handle.NotificationType, handle.u.hEvent = dce.RpcNotificationTypeEvent, target
+        elif isinstance(target, rpc_async.CompletionQueue):
+            handle.NotificationType, handle.u.IOC.hIOPort = dce.RpcNotificationTypeIoc, target
+            handle.u.IOC.dwCompletionKey = key
+        elif target is not None:
+            handle.NotificationType = dce.RpcNotificationTypeCallback
+            handle.u.NotificationRoutine = lambda state, context, event: target(event)
         status, _ = status_of(lambda: dce.begin(handle, method, request, **options))
         return status, handle
 
@@ -192,6 +233,14 @@ class Facade(Form):
 
     def test_cancel(self, handle: Any) -> int:
         return dce.RpcServerTestCancel(None if handle is None else handle[1])
+
+    def subscribe(self, handle: Any, mask: int, routine: Callable[[int], object]) -> int:
+        info = dce.RPC_ASYNC_NOTIFICATION_INFO()
+        info.NotificationRoutine = lambda state, context, event: routine(event)
+        return dce.RpcServerSubscribeForNotification(handle[1], mask, dce.RpcNotificationTypeCallback, info)
+
+    def unsubscribe(self, handle: Any, mask: int) -> tuple[int, int]:
+        return dce.RpcServerUnsubscribeForNotification(handle[1], mask)
 
     def server_call(self, handle: Any) -> ServerCall[Any]:
         call: ServerCall[Any] = handle[1]

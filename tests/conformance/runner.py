@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
@@ -25,7 +26,7 @@ from tests.conformance.forms import FORMS, Form, Kind
 from tests.harness import PATIENCE, Parked, Wire, pair, request, response, serve, until
 
 HERE = Path(__file__).parent
-TRANSPORTS: tuple[Wire, ...] = ("native", "session")
+TRANSPORTS: tuple[Wire, ...] = get_args(Wire)
 """Every way that calls travel."""
 
 
@@ -83,6 +84,9 @@ class Player:
         self.server: Any = None
         self.clients: dict[str, Any] = {}
         self.servers: dict[str, Any] = {}
+        self.events: dict[str, threading.Event] = {}
+        self.told: dict[str, list[int]] = {}
+        self.queues: dict[str, rpc_async.CompletionQueue] = {}
 
     async def play(self, steps: list[dict[str, Any]]) -> None:
         """Take the steps, one after the other."""
@@ -127,14 +131,64 @@ class Player:
 
     # -- the client -------------------------------------------------------------------------------------
 
-    def do_begin(self, call: str, routine: str = "parks", bad: bool = False, **options: Any) -> int:
+    def do_begin(
+        self, call: str, routine: str = "parks", bad: bool = False, notify: str | None = None, **options: Any
+    ) -> int:
         message: Any = request(json.dumps({"call": call, "routine": routine}).encode())
         if bad:
             message = response()
+        if notify is not None:
+            options["target"] = self._target(call, notify)
         status, handle = self.form.begin(self.clients.get(call), self.stub.Echo, message, **options)
         if handle is not None:
             self.clients[call] = handle
         return status
+
+    def _target(self, call: str, notify: str) -> Any:
+        match notify:
+            case "event":
+                return self.events.setdefault(call, threading.Event())
+            case "routine":
+                return self.told.setdefault(call, []).append
+            case queue:
+                return self.queues[queue]
+
+    async def do_is_set(self, call: str) -> int:
+        """Wait until the event of a call is set, and reset it."""
+        assert await asyncio.to_thread(self.events[call].wait, PATIENCE)
+        self.events[call].clear()
+        return RpcStatus.OK
+
+    def do_is_not_set(self, call: str) -> int:
+        assert not self.events[call].is_set()
+        return RpcStatus.OK
+
+    async def do_told(self, call: str) -> list[str]:
+        """What the routine of a call was told, once it was told anything."""
+        await until(lambda: self.told[call])
+        return [str(event) for event in self.told[call]]
+
+    def do_not_told(self, call: str) -> int:
+        assert self.told.get(call, []) == []
+        return RpcStatus.OK
+
+    def do_queue(self, queue: str) -> int:
+        """Make a completion queue."""
+        self.queues[queue] = rpc_async.CompletionQueue()
+        return RpcStatus.OK
+
+    async def do_take(self, queue: str) -> list[str]:
+        """The next notification of a queue: its event, and its key."""
+        event, _, key = await asyncio.to_thread(self.queues[queue].get, PATIENCE)
+        return [str(event), key.dwCompletionKey if isinstance(key, dce.CompletionPacket) else key]
+
+    def do_empty(self, queue: str) -> int:
+        assert len(self.queues[queue]) == 0
+        return RpcStatus.OK
+
+    def do_close(self, queue: str) -> int:
+        self.queues[queue].close()
+        return RpcStatus.OK
 
     def do_status(self, call: str) -> int:
         return self.form.status(self.clients[call])
@@ -216,6 +270,14 @@ class Player:
         await until(lambda: self.do_server_test_cancel(call) == RpcStatus.OK)
         return RpcStatus.OK
 
+    def do_server_subscribe(self, call: str, mask: int, to: str) -> int:
+        """Have what is kept under `to` told."""
+        return self.form.subscribe(self.servers[call], mask, self.told.setdefault(to, []).append)
+
+    def do_server_unsubscribe(self, call: str, mask: int) -> list[int]:
+        """The status, and how many were queued."""
+        return [int(value or 0) for value in self.form.unsubscribe(self.servers[call], mask)]
+
     def do_server_drop(self, call: str) -> int:
         """Let go of the server handle."""
         del self.servers[call]
@@ -292,7 +354,19 @@ class Player:
 
 
 FIELDS = ("Size", "Signature", "Lock", "Flags", "StubInfo", "UserInfo", "RuntimeInfo", "Event", "NotificationType")
-VALUES = ("look", "has_handle", "server.has_handle", "server.reason", "executed", "fault")
+VALUES = frozenset(
+    {
+        "executed",
+        "fault",
+        "has_handle",
+        "look",
+        "server.has_handle",
+        "server.reason",
+        "server.unsubscribe",
+        "take",
+        "told",
+    }
+)
 """The verbs that give a value, and no status."""
 
 
