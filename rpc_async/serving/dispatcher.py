@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -101,8 +102,9 @@ class Dispatcher:
             finally:
                 running_record.reset(token)
         elif kind is RoutineKind.TASK:
-            # The loop itself holds tasks only weakly.
-            self._tasks[record] = self.loop.create_task(self._run_task(record, routine, request, handle))
+            task = _start_task(self._run_task(record, routine, request, handle), self.loop)
+            if not task.done():
+                self._tasks[record] = task  # the loop itself holds tasks only weakly
         else:
             context = contextvars.copy_context()
             context.run(running_record.set, record)
@@ -123,7 +125,7 @@ class Dispatcher:
         finally:
             del request, handle
             record.returned()
-            del self._tasks[record]
+            self._tasks.pop(record, None)  # not there, if the task never waited for anything
 
     # -- shutting down ----------------------------------------------------------------------------------
 
@@ -143,6 +145,19 @@ class Dispatcher:
     def hurry(self) -> None:
         """End the grace period now."""
         self._idle.set()
+
+
+if sys.version_info >= (3, 12):
+
+    def _start_task(routine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+        """Make a task that takes its first step now: one that never waits costs no turn of the loop."""
+        return asyncio.Task(routine, loop=loop, eager_start=True)
+
+else:
+
+    def _start_task(routine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+        """Make a task. Its first step is its own: `current_task()` and `timeout()` would be wrong outside it."""
+        return loop.create_task(routine)
 
 
 def _run(record: CallRecord, routine: Routine, request: Any, handle: ServerCall[Any]) -> None:
