@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 import pytest
 
 import rpc_async
+from rpc_async import testing
 from rpc_async.calling.channel import Channel
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
 from rpc_async.serving.server import Server
@@ -22,7 +23,8 @@ PATIENCE = 20.0
 TICK = 0.002
 """Seconds between two looks at a condition."""
 
-Wire = Literal["native", "session"]
+SocketWire = Literal["native", "session"]
+Wire = Literal["native", "session", "memory"]
 EchoCall = rpc_async.ServerCall[demo_pb2.EchoResponse]
 T = TypeVar("T")
 
@@ -53,6 +55,14 @@ async def serve(servicer: demo_pb2_grpc.DemoServicer, **options: Any) -> AsyncIt
 @asynccontextmanager
 async def pair(servicer: demo_pb2_grpc.DemoServicer, wire: Wire = "native", **options: Any) -> AsyncIterator[Pair]:
     """Run a server, and connect to it."""
+    if wire == "memory":
+
+        def register(server: Server) -> None:
+            demo_pb2_grpc.add_DemoServicer_to_server(servicer, server)
+
+        async with testing.pair(register, **options) as joined:
+            yield Pair(joined.server, joined.channel, demo_pb2_grpc.DemoStub(joined.channel), "in-process")
+        return
     async with serve(servicer, **options) as (server, target), rpc_async.connect(target, transport=wire) as channel:
         yield Pair(server, channel, demo_pb2_grpc.DemoStub(channel), target)
 

@@ -70,6 +70,8 @@ class Channel(grpc.aio.Channel):
         self._options = tuple(merged.items())
         self._interceptors = tuple(interceptors)
         self._compression = compression
+        self._dial: Callable[[], grpc.aio.Channel] | None = None
+        """Makes the gRPC channel in place of gRPC, for what is not reached by a target."""
         self._lock = threading.Lock()
         if min(self.max_payload, self._max_reply) < MAX_BATCH_BYTES and transport != "native":
             if transport == "session":
@@ -154,6 +156,8 @@ class Channel(grpc.aio.Channel):
     def _inner(
         self, options: Sequence[tuple[str, Any]], interceptors: Sequence[grpc.aio.ClientInterceptor]
     ) -> grpc.aio.Channel:
+        if self._dial is not None:
+            return self._dial()
         if self._credentials is None:
             return grpc.aio.insecure_channel(self.target, options, self._compression, interceptors)
         return grpc.aio.secure_channel(self.target, self._credentials, options, self._compression, interceptors)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -82,7 +81,7 @@ class UnaryMethod(grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
         if notify is not None:
             call.listen(notify, key, events)
         if timeout is not None:
-            call.deadline = time.monotonic() + timeout
+            call.deadline = session.mailbox.time() + timeout
         if not session.begin(call, payload, options):
             raise self._closed()
         if events:
@@ -107,7 +106,7 @@ class UnaryMethod(grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
         if notify is not None:
             call.listen(notify, key, events)
         if timeout is not None:
-            call.deadline = time.monotonic() + timeout
+            call.deadline = native.mailbox.time() + timeout
         if not native.begin(call, payload, options, functions):
             raise self._closed()
         if events:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -21,6 +21,7 @@ from rpc_async.dce.names import RPC_C_CANCEL_INFINITE_TIMEOUT, RPC_S_INVALID_TIM
 
 __all__ = ["RpcCancelThread", "RpcCancelThreadEx", "RpcMgmtSetCancelTimeout", "call"]
 
+T = TypeVar("T")
 RequestT = TypeVar("RequestT")
 ReplyT = TypeVar("ReplyT")
 
@@ -34,20 +35,35 @@ class _Settings(threading.local):
 class _Blocked:
     """One blocking call: what other threads need to cancel it."""
 
-    def __init__(self, call: AsyncCall[Any], cancel_timeout: int) -> None:
+    def __init__(self, cancel_timeout: int) -> None:
         self.cancel_timeout: Final = cancel_timeout
         self.abandoned: RpcStatus | None = None
         """The status that it was abandoned with, if it was."""
-        self._call = call
-        self._lock = threading.Lock()
+        self._call: AsyncCall[Any] | None = None
+        self._lock = threading.RLock()  # a signal's handler can cancel the call of its own thread
         self._timer: threading.Timer | None = None
         self._lapses_at = float("inf")
 
-    def cancel(self, timeout: int, status: RpcStatus) -> None:
-        """Ask the server to stop; abandon the call with `status` if it has not settled `timeout` seconds later."""
-        self._call.request_cancel()
-        if timeout == RPC_C_CANCEL_INFINITE_TIMEOUT:
-            return
+    def begin(self, begin: Callable[[], AsyncCall[T]]) -> AsyncCall[T]:
+        """Begin the call; whoever cancels it meanwhile waits until it has begun."""
+        with self._lock:
+            call = self._call = begin()
+        return call
+
+    def cancel(self, timeout: int, status: RpcStatus) -> bool:
+        """Ask the server to stop; abandon the call with `status` if it has not settled `timeout` seconds later.
+
+        Returns False if there is no call.
+        """
+        with self._lock:
+            if self._call is None:
+                return False
+            self._call.request_cancel()
+            if timeout != RPC_C_CANCEL_INFINITE_TIMEOUT:
+                self._abandon_after(timeout, status)
+            return True
+
+    def _abandon_after(self, timeout: int, status: RpcStatus) -> None:
         with self._lock:
             lapses_at = time.monotonic() + timeout
             if lapses_at >= self._lapses_at:
@@ -63,7 +79,7 @@ class _Blocked:
 
     def _abandon(self, status: RpcStatus) -> None:
         with self._lock:
-            if self._call.cancel():
+            if self._call is not None and self._call.cancel():
                 self.abandoned = status
 
     def end(self) -> RpcStatus | None:
@@ -112,22 +128,20 @@ def call(
     """
     channel = getattr(method, "channel", None)
     limits = [timeout, call_timeout(channel) if isinstance(channel, Channel) else None]
-    begun = rpc_async.begin(
-        method,
-        request,
-        timeout=min((limit for limit in limits if limit is not None), default=None),
-        metadata=metadata,
-        wait_for_ready=wait_for_ready,
-    )
-    blocked = _Blocked(begun, _SETTINGS.cancel_timeout)
+    lowest = min((limit for limit in limits if limit is not None), default=None)
+    blocked = _Blocked(_SETTINGS.cancel_timeout)
     thread = threading.get_ident()
     outer = _BLOCKED.get(thread)  # a signal's handler can make a call while the thread is in one
     _BLOCKED[thread] = blocked
     try:
-        begun.wait()
-    except BaseException:  # nobody will collect it
-        begun.cancel()
-        raise
+        begun = blocked.begin(
+            lambda: rpc_async.begin(method, request, timeout=lowest, metadata=metadata, wait_for_ready=wait_for_ready)
+        )
+        try:
+            begun.wait()
+        except BaseException:  # nobody will collect it
+            begun.cancel()
+            raise
     finally:
         abandoned = blocked.end()
         if outer is None:
@@ -214,5 +228,5 @@ def _cancel(thread: object, timeout: int | None, status: RpcStatus) -> RpcStatus
     blocked = _BLOCKED.get(identifier)
     if blocked is None:
         return RpcStatus.NO_CALL_ACTIVE
-    blocked.cancel(blocked.cancel_timeout if timeout is None else timeout, status)
-    return RpcStatus.OK
+    there = blocked.cancel(blocked.cancel_timeout if timeout is None else timeout, status)
+    return RpcStatus.OK if there else RpcStatus.NO_CALL_ACTIVE

@@ -376,6 +376,7 @@ async def run(case: Case, form: Form, transport: Wire) -> None:
     if case.local:
         await player.play(case.steps)
     elif case.nowhere:
+        assert transport != "memory"
         async with serve(Parked()) as (_, target):
             pass
         async with rpc_async.connect(target, transport=transport) as channel:

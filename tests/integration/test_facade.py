@@ -14,7 +14,7 @@ import pytest
 import rpc_async
 from rpc_async import RpcStatus, ServerCall, dce
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
-from tests.harness import PATIENCE, Seen, Servicer, Wire, pair, request, response, serve, until
+from tests.harness import PATIENCE, Seen, Servicer, SocketWire, Wire, pair, request, response, serve, until
 
 
 class Parked(Servicer):
@@ -386,13 +386,15 @@ async def test_C10_a_port_that_is_closed_loses_the_notification_and_not_the_call
         assert dce.RpcAsyncGetCallStatus(state) == dce.RPC_S_INVALID_BINDING
 
 
-async def test_C9_an_apc_runs_in_the_thread_that_made_the_call_while_it_waits_alertably(wire: Wire) -> None:
+async def test_C9_an_apc_runs_in_the_thread_that_made_the_call_while_it_waits_alertably(
+    socket_wire: SocketWire,
+) -> None:
     servicer = Parked()
     ran: list[tuple[Any, ...]] = []
     async with serve(servicer) as (_, target):
 
         def client() -> int:
-            with rpc_async.connect(target, transport=wire) as channel:
+            with rpc_async.connect(target, transport=socket_wire) as channel:
                 state = initialized()
                 state.NotificationType = dce.RpcNotificationTypeApc
                 state.u.APC.NotificationRoutine = lambda *arguments: ran.append((threading.get_ident(), *arguments))
