@@ -32,8 +32,8 @@ _DEFAULT_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
 _STREAM_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.use_local_subchannel_pool", 1),  # a connection of its own, which ends with the stream
 )
-_KEEPALIVE_TIMEOUT: Final = 10.0
-"""Seconds that the server may take to answer a keepalive ping."""
+_KEEPALIVE_TIMEOUT: Final = 20.0
+"""Seconds that the server may take to answer a keepalive ping: gRPC's own number."""
 _PORT: Final = re.compile(r"(?:[^:/]+|\[[^\]]+\]):([^:/]*)\Z")
 
 
@@ -166,9 +166,11 @@ class Channel(grpc.aio.Channel):
         """Make the gRPC channel for one stream of a session."""
         options = [*self._options, *_STREAM_OPTIONS]
         if self._keepalive is not None:
+            timeout = math.ceil(min(self._keepalive, _KEEPALIVE_TIMEOUT) * 1000)
             options += [
-                ("grpc.keepalive_time_ms", int(self._keepalive * 1000)),
-                ("grpc.keepalive_timeout_ms", int(min(self._keepalive, _KEEPALIVE_TIMEOUT) * 1000)),
+                ("grpc.keepalive_time_ms", math.ceil(self._keepalive * 1000)),
+                ("grpc.keepalive_timeout_ms", timeout),
+                ("grpc.http2.ping_timeout_ms", timeout),  # gRPC up to 1.85 starts this timer only, of 60 s
                 ("grpc.http2.max_pings_without_data", 0),
             ]
         return self._inner(options, ())
@@ -348,7 +350,8 @@ def connect(
             natively where there are interceptors, or for a call with credentials or compression of its own.
             Streaming methods are gRPC's own in any case.
         linger: Seconds to go on trying to resume a session after a cut; the server's own number counts too.
-        keepalive: Seconds without traffic after which the session's connection is tested. None: never.
+        keepalive: Seconds without traffic after which the session's connection is tested; it is given up if there is
+            no answer in as many seconds, at most 20. gRPC tests at most once a second. None: never.
         options: gRPC's channel arguments. `grpc.max_send_message_length` and `grpc.max_receive_message_length` are
             64 MiB unless they are set here.
         interceptors: gRPC's client interceptors.

@@ -18,8 +18,9 @@ from rpc_async.serving.dispatcher import Dispatcher
 from rpc_async.serving.manager import routine_kind
 from rpc_async.serving.native import DecodeFirst, NativeManagers, call_details
 from rpc_async.serving.ordinary import OrdinaryHandlers
-from rpc_async.serving.session import ManagerMethod, SessionService
+from rpc_async.serving.session import ManagerMethod
 from rpc_async.serving.session_handler import HandlerCalls
+from rpc_async.serving.sessions import SessionService
 from rpc_async.v1 import calls_pb2_grpc
 from rpc_async.wire.metadata import DEFAULT_MAX_PAYLOAD, MAX_METADATA
 from rpc_async.wire.session import MAX_BATCH_BYTES, SESSION_METHOD
@@ -30,9 +31,16 @@ DEFAULT_MAX_CALLS: Final = 131_072
 """Room for the 100,000 parked calls that one server is built for; a bound, as every table must have."""
 DEFAULT_GRACE: Final = 5.0
 """Seconds."""
+MIN_PING_INTERVAL_MS: Final = 500
+"""A client that sends keepalive pings more often is sent away."""
 
 _FLUSH: Final = 1.0
 """Seconds that outcomes get to be written when the grace period is over."""
+
+_KEEPALIVE: Final = 30_000
+"""Milliseconds without traffic after which a connection that has calls is tested."""
+_KEEPALIVE_TIMEOUT: Final = 20_000
+"""Milliseconds that a client may take to answer: gRPC's own number."""
 
 _PAYLOAD_OPTIONS: Final = ("grpc.max_receive_message_length", "grpc.max_send_message_length")
 _DEFAULT_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
@@ -40,9 +48,19 @@ _DEFAULT_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     # above 3,000. How many calls there may be is for `max_calls` to say, with a status that says so (S16).
     ("grpc.server.max_pending_requests", 1_000_000),
     ("grpc.server.max_pending_requests_hard_limit", 2_000_000),
+    # gRPC ends a connection on which nothing but pings has come more often than every five minutes, and says
+    # "too_many_pings": an idle session with a keepalive of half a minute.
+    ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
     *((name, DEFAULT_MAX_PAYLOAD) for name in _PAYLOAD_OPTIONS),
     ("grpc.max_metadata_size", MAX_METADATA),
     ("grpc.absolute_max_metadata_size", MAX_METADATA),
+    # gRPC ends a connection whose client asks more than twice in 5 minutes whether it is still there. A session's
+    # client asks as often as its `keepalive` says, at most once a second.
+    ("grpc.http2.min_ping_interval_without_data_ms", 100),
+    # gRPC itself would look for a client that has vanished without a word after two hours.
+    ("grpc.keepalive_time_ms", _KEEPALIVE),
+    ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT),
+    ("grpc.http2.ping_timeout_ms", _KEEPALIVE_TIMEOUT),  # gRPC up to 1.85 starts this timer only, of 60 s
 )
 
 

@@ -22,7 +22,7 @@ from rpc_async.serving.handler_context import HandlerContext, SyncHandlerContext
 from rpc_async.status import CancelReason, RpcStatus
 from rpc_async.wire.faults import fault_from_failure
 from rpc_async.wire.metadata import CALL_ID_KEY, Metadatum
-from rpc_async.wire.session import fault_head, read_call_head, reply_head
+from rpc_async.wire.session import fault_head, reply_head
 
 if TYPE_CHECKING:
     from rpc_async.serving.session import Identity, ServedSession
@@ -32,6 +32,9 @@ __all__ = ["HandlerCall", "HandlerCalls"]
 _LOGGER: Final = logging.getLogger("rpc_async.serving")
 
 _REPLY, _REPLY_WITH_HEAD, _FAULT = int(FrameKind.REPLY), int(FrameKind.REPLY_WITH_HEAD), int(FrameKind.FAULT)
+
+MAX_CALLS: Final = 65_536
+"""Calls of one server: those that wait behind an interceptor count nowhere else."""
 
 Handler = Any  # grpc.RpcMethodHandler, whose type arguments exist in its stubs only
 Find = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
@@ -50,6 +53,8 @@ class HandlerCalls:
         """Make it: `find` looks a method's handler up, `interceptors` stand before it, the first one outermost."""
         self.dispatcher: Final = dispatcher
         self.max_payload: Final = max_payload
+        self.running: int = 0
+        """How many have not ended."""
 
         async def found(details: grpc.HandlerCallDetails) -> Handler | None:
             return find(details)
@@ -58,13 +63,24 @@ class HandlerCalls:
         for interceptor in reversed(tuple(interceptors)):
             self.find = _intercepted(interceptor, self.find)
 
-    def start(self, session: ServedSession, number: int, method: str, payload: bytes, with_head: bool) -> HandlerCall:
-        """Start a call. See `SessionService`."""
-        timeout: float | None = None
-        metadata: tuple[tuple[str, str | bytes], ...] = ()
-        if with_head:
-            payload, timeout, metadata = read_call_head(payload)
+    def start(
+        self,
+        session: ServedSession,
+        number: int,
+        method: str,
+        payload: bytes,
+        timeout: float | None,
+        metadata: tuple[tuple[str, str | bytes], ...],
+    ) -> HandlerCall | None:
+        """Start a call. See `ServeOtherwise`."""
+        if self.running >= MAX_CALLS:
+            return None
+        self.running += 1
         return HandlerCall(self, session, number, method, payload, timeout, metadata)
+
+    def ended(self, _: object) -> None:
+        """A call has ended."""
+        self.running -= 1
 
 
 def _intercepted(interceptor: grpc.aio.ServerInterceptor, find: Find) -> Find:
@@ -105,13 +121,15 @@ class HandlerCall:
         self.number: Final = number
         self.method: Final = method
         self.call_id: Final = session.ids.of(number)
-        self.metadata: Final = tuple(Metadatum(*pair) for pair in (*metadata, (CALL_ID_KEY, self.call_id)))
+        own = tuple(pair for pair in metadata if pair[0] != CALL_ID_KEY)  # a session's calls have ids already
+        self.metadata: Final = tuple(Metadatum(*pair) for pair in (*own, (CALL_ID_KEY, self.call_id)))
         self.deadline: Final = None if timeout is None else loop.time() + timeout
         self.cause: CancelReason | None = None
         """Why the client does not wait any more."""
         self.context: Final[HandlerContext] = HandlerContext(self)
         self._calls = calls
         self._task = loop.create_task(self._run(payload))
+        self._task.add_done_callback(calls.ended)
         if self.deadline is not None:
             timer = loop.call_at(self.deadline, self.orphan, CancelReason.DEADLINE)
             self._task.add_done_callback(lambda _: timer.cancel())

@@ -315,3 +315,13 @@ def test_an_outcome_that_nobody_waits_for_is_not_sent() -> None:
     assert theirs.release(1) == "call"
     assert not theirs.end(1, FrameKind.REPLY, b"")
     assert not theirs.link.wants_to_send
+
+
+def test_dropping_costs_little_however_much_waits() -> None:
+    it = Link(causal=False)
+    for number in range(1, 200_001):
+        it.push(1, number, b"")
+    it.push(1, 999_999, LARGE)
+    assert not any(it.drop(1) for _ in range(100_000))  # a search each time would take minutes
+    assert it.drop(999_999)
+    assert it.queued_bytes == 9
