@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+import grpc.aio
 import pytest
 
 import rpc_async
 from rpc_async import testing
+from rpc_async.calling.cancel_request import CancelRequest
 from rpc_async.calling.channel import Channel
+from rpc_async.core.outcome import Fault
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
+from rpc_async.mailbox import Mailbox
 from rpc_async.serving.server import Server
 
 PATIENCE = 20.0
@@ -76,6 +80,9 @@ class Servicer(demo_pb2_grpc.DemoServicer):
         def Echo(self, request: Any, context: Any) -> Awaitable[demo_pb2.EchoResponse]: ...
         def EchoFromThread(self, request: Any, context: Any) -> Awaitable[demo_pb2.EchoFromThreadResponse]: ...
         def Fail(self, request: Any, context: Any) -> Awaitable[demo_pb2.FailResponse]: ...
+        def Upload(self, request_iterator: Any, context: Any) -> Awaitable[demo_pb2.UploadResponse]: ...
+        def Download(self, request: Any, context: Any) -> AsyncIterator[demo_pb2.DownloadResponse]: ...
+        def Chat(self, request_iterator: Any, context: Any) -> AsyncIterator[demo_pb2.ChatResponse]: ...
 
 
 class Parked(Servicer):
@@ -91,6 +98,69 @@ class Parked(Servicer):
     async def next(self) -> EchoCall:
         """Wait for the next call."""
         return await asyncio.wait_for(self.arrived.get(), PATIENCE)
+
+
+class Nowhere:
+    """Carries calls nowhere: what settles them is the test itself."""
+
+    def __init__(self) -> None:
+        self.mailbox = Mailbox(asyncio.get_running_loop())
+
+    def tell_cancel(self, call: rpc_async.AsyncCall[Any], request: CancelRequest) -> None:
+        request.answer(rpc_async.RpcStatus.OK)
+
+    def tell_abort(self, call: rpc_async.AsyncCall[Any], failure: Fault) -> None:
+        return
+
+    def watch(self, call: rpc_async.AsyncCall[Any]) -> None:
+        return
+
+    async def initial_metadata(self, call: rpc_async.AsyncCall[Any]) -> grpc.aio.Metadata:
+        return grpc.aio.Metadata()
+
+    async def trailing_metadata(self, call: rpc_async.AsyncCall[Any]) -> grpc.aio.Metadata:
+        return grpc.aio.Metadata()
+
+    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return await coroutine
+
+
+UploadCall = rpc_async.ServerPullCall[demo_pb2.UploadRequest, demo_pb2.UploadResponse]
+DownloadCall = rpc_async.ServerPushCall[demo_pb2.DownloadResponse]
+ChatCall = rpc_async.ServerPushPullCall[demo_pb2.ChatResponse, demo_pb2.ChatRequest]
+
+
+class Piped(Servicer):
+    """Keeps every call with pipes for the test to use."""
+
+    def __init__(self) -> None:
+        self.uploads: asyncio.Queue[UploadCall] = asyncio.Queue()
+        self.downloads: asyncio.Queue[DownloadCall] = asyncio.Queue()
+        self.chats: asyncio.Queue[ChatCall] = asyncio.Queue()
+
+    @rpc_async.manager(inline=True)
+    def Upload(self, call: UploadCall) -> None:
+        self.uploads.put_nowait(call)
+
+    @rpc_async.manager(inline=True)
+    def Download(self, request: demo_pb2.DownloadRequest, call: DownloadCall) -> None:
+        self.downloads.put_nowait(call)
+
+    @rpc_async.manager(inline=True)
+    def Chat(self, call: ChatCall) -> None:
+        self.chats.put_nowait(call)
+
+    async def upload(self) -> UploadCall:
+        """Wait for the next call of `Upload`."""
+        return await asyncio.wait_for(self.uploads.get(), PATIENCE)
+
+    async def download(self) -> DownloadCall:
+        """Wait for the next call of `Download`."""
+        return await asyncio.wait_for(self.downloads.get(), PATIENCE)
+
+    async def chat(self) -> ChatCall:
+        """Wait for the next call of `Chat`."""
+        return await asyncio.wait_for(self.chats.get(), PATIENCE)
 
 
 class Seen(Generic[T]):

@@ -11,13 +11,14 @@ from typing import Any, Final, cast
 import grpc
 import grpc.aio
 
-from rpc_async.errors import CannotSupport, InvalidArgument, InvalidBinding
+from rpc_async.errors import InvalidArgument, InvalidBinding
 from rpc_async.serving.async_calls import AsyncCallsServicer
 from rpc_async.serving.codec import Codec, MessageCodec
 from rpc_async.serving.dispatcher import Dispatcher
-from rpc_async.serving.manager import routine_kind
+from rpc_async.serving.manager import mark_of
 from rpc_async.serving.native import DecodeFirst, NativeManagers, call_details
 from rpc_async.serving.ordinary import OrdinaryHandlers
+from rpc_async.serving.pipe import shape_of
 from rpc_async.serving.session import ManagerMethod
 from rpc_async.serving.session_handler import HandlerCalls
 from rpc_async.serving.sessions import SessionService
@@ -31,8 +32,6 @@ DEFAULT_MAX_CALLS: Final = 131_072
 """Room for the 100,000 parked calls that one server is built for; a bound, as every table must have."""
 DEFAULT_GRACE: Final = 5.0
 """Seconds."""
-MIN_PING_INTERVAL_MS: Final = 500
-"""A client that sends keepalive pings more often is sent away."""
 
 _FLUSH: Final = 1.0
 """Seconds that outcomes get to be written when the grace period is over."""
@@ -48,9 +47,6 @@ _DEFAULT_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     # above 3,000. How many calls there may be is for `max_calls` to say, with a status that says so (S16).
     ("grpc.server.max_pending_requests", 1_000_000),
     ("grpc.server.max_pending_requests_hard_limit", 2_000_000),
-    # gRPC ends a connection on which nothing but pings has come more often than every five minutes, and says
-    # "too_many_pings": an idle session with a keepalive of half a minute.
-    ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
     *((name, DEFAULT_MAX_PAYLOAD) for name in _PAYLOAD_OPTIONS),
     ("grpc.max_metadata_size", MAX_METADATA),
     ("grpc.absolute_max_metadata_size", MAX_METADATA),
@@ -65,6 +61,12 @@ _DEFAULT_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
 
 
 _MAX_METHODS: Final = 10_000
+_MAKE: Final[dict[tuple[bool, bool], Callable[..., grpc.RpcMethodHandler[Any, Any]]]] = {
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+"""By what streams: the client, the server."""
 
 
 class _Default:
@@ -192,22 +194,34 @@ class Server(grpc.aio.Server):
 
     def _adapt(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
         behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-        kind = routine_kind(behaviour)
-        if kind is None:
+        mark = mark_of(behaviour)
+        if mark is None:
             return self._ordinary.wrap(handler)
-        if handler.request_streaming or handler.response_streaming:
-            raise CannotSupport(
-                f"{method} is a streaming method, and a manager routine serves unary ones: leave @manager away, and "
-                "it is served as an ordinary gRPC handler"
+        pulls, pushes = handler.request_streaming, handler.response_streaming
+        if mark.takes_request == pulls:
+            raise InvalidArgument(
+                f"{method}: the parameters of its manager routine must be "
+                + ("(self, call), since the client streams" if pulls else "(self, request, call)")
             )
+        if mark.strict_pipes and not (pulls or pushes):
+            raise InvalidArgument(f"{method}: strict_pipes is for streaming methods, and this one is unary")
         functions = handler.request_deserializer, handler.response_serializer
-        if self._message_codecs is None:
-            self._manager_methods[method] = ManagerMethod(Codec(method, *functions, self._max_payload), kind, behaviour)
-            serve = self._managers.handler(Codec(method, *functions, self._max_payload), kind, behaviour)
-            return grpc.unary_unary_rpc_method_handler(serve)
-        codec = MessageCodec(method, *functions, self._max_payload)
-        self._message_codecs[method] = codec
-        return grpc.unary_unary_rpc_method_handler(self._managers.handler(codec, kind, behaviour), *functions)
+        codec_type = Codec if self._message_codecs is None else MessageCodec
+        codec = codec_type(method, *functions, self._max_payload)
+        wanted: tuple[Any, ...] = (None, None)  # gRPC carries bytes
+        if self._message_codecs is not None:
+            wanted = functions
+        if pulls or pushes:
+            shape = shape_of(pulls=pulls, pushes=pushes, strict=mark.strict_pipes)
+            routine = behaviour if mark.takes_request else lambda _, call: behaviour(call)
+            serve = self._managers.handler(codec, mark.kind, routine, shape)
+            return _MAKE[pulls, pushes](serve, *wanted)
+        if isinstance(codec, MessageCodec):
+            assert self._message_codecs is not None
+            self._message_codecs[method] = codec
+        else:
+            self._manager_methods[method] = ManagerMethod(codec, mark.kind, behaviour)
+        return grpc.unary_unary_rpc_method_handler(self._managers.handler(codec, mark.kind, behaviour), *wanted)
 
     def _find(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Find the handler of a call that came by a session."""

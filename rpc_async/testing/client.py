@@ -47,6 +47,7 @@ class MemoryChannel(grpc.aio.Channel):
         self._rpcs: set[Rpc] = set()
         self._state = grpc.ChannelConnectivity.IDLE
         self._changed: asyncio.Future[None] = network.loop.create_future()
+        network.watchers.add(self._look_again)
 
     async def __aenter__(self) -> Self:
         return self
@@ -62,13 +63,14 @@ class MemoryChannel(grpc.aio.Channel):
         if grace and self._rpcs:
             await asyncio.wait([asyncio.ensure_future(rpc.ended()) for rpc in self._rpcs], timeout=grace)
         self._network.disconnect(self._peer)
+        self._network.watchers.discard(self._look_again)
         for rpc in tuple(self._rpcs):
             rpc.cancel("Channel closed!")
 
     # -- the state --------------------------------------------------------------------------------------
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
-        """Return the state, as gRPC names it: there is nothing to connect, so it is seen when a call begins."""
+        """Return the state, as gRPC names it: IDLE until a call begins or somebody tries to connect."""
         if try_to_connect:
             self._look()
         return self._state
@@ -87,6 +89,10 @@ class MemoryChannel(grpc.aio.Channel):
         if self._state is not grpc.ChannelConnectivity.SHUTDOWN:
             ready = self._network.reachable
             self._change(grpc.ChannelConnectivity.READY if ready else grpc.ChannelConnectivity.TRANSIENT_FAILURE)
+
+    def _look_again(self) -> None:
+        if self._state is not grpc.ChannelConnectivity.IDLE:
+            self._look()
 
     def _change(self, state: grpc.ChannelConnectivity) -> None:
         if state is not self._state:
@@ -238,8 +244,7 @@ class _OneReply(_Call):
             raise
         if self._reply is None:
             self._reply = await self._rpc.responses.get()
-        if self._reply is None:
-            raise grpc.aio.InternalError("the server ended the call well, and sent no reply")
+        assert self._reply is not None, "a call that ended well has its reply"
         return self._decoded(self._reply)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import grpc
@@ -32,6 +33,8 @@ class Network:
         self._waiting: list[Rpc] = []
         self._connections = 0
         self._open: set[str] = set()
+        self.watchers: Final[set[Callable[[], None]]] = set()
+        """Called whenever the server may have become reachable, or not."""
 
     # -- connections ------------------------------------------------------------------------------------
 
@@ -63,12 +66,12 @@ class Network:
     @refusing.setter
     def refusing(self, refusing: bool) -> None:
         self._refusing = refusing
-        self._deliver_waiting()
+        self._changed()
 
     def listen(self, server: Accepting | None) -> None:
         """Bring calls to this server from now on; None: it has stopped."""
         self._server = server
-        self._deliver_waiting()
+        self._changed()
 
     def cut(self) -> None:
         """Break every call that has got to the server. What was on its way is lost."""
@@ -95,7 +98,9 @@ class Network:
         if rpc in self._waiting:
             self._waiting.remove(rpc)
 
-    def _deliver_waiting(self) -> None:
+    def _changed(self) -> None:
+        for watcher in tuple(self.watchers):
+            watcher()
         if self.reachable:
             waiting, self._waiting = self._waiting, []
             for rpc in waiting:

@@ -162,9 +162,7 @@ class _ServedRpc:
         in_thread = not (inspect.iscoroutinefunction(behaviour) or inspect.isasyncgenfunction(behaviour))
         request: Any = requests
         if not handler.request_streaming:
-            request = await anext(requests, None)
-            if request is None:
-                await context.abort(grpc.StatusCode.INTERNAL, "the client sent no request")
+            request = await context.read()
         elif in_thread:
             request = _from_thread(requests, self.loop)
         if in_thread:

@@ -16,8 +16,10 @@ from rpc_async import RpcStatus, begin
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
 from rpc_async.serving.sessions import SessionService
 from rpc_async.wire.session import Opened, opened_response
-from tests.harness import PATIENCE, EchoCall, Parked, Servicer, outcome, request, response, serve, until
+from tests.harness import PATIENCE, EchoCall, Servicer, outcome, request, response, serve, until
 from tests.raw import Raw
+
+__all__ = ["HostileClients", "HostileServers"]
 
 GONE = opened_response(Opened(False, 0.0, 1 << 20), 0)
 
@@ -36,8 +38,8 @@ class _Log(logging.Handler):
 class _Stage:
     """A loop that many examples run on."""
 
-    def __init__(self) -> None:
-        self._runner = asyncio.Runner()
+    def __init__(self, runner: asyncio.Runner) -> None:
+        self._runner = runner
         self._stack = AsyncExitStack()
         self._log = _Log()
 
@@ -49,7 +51,6 @@ class _Stage:
 
     def __exit__(self, *_: object) -> None:
         self._runner.run(self._stack.aclose())
-        self._runner.close()
         for name in ("rpc_async", "grpc"):
             logging.getLogger(name).removeHandler(self._log)
 
@@ -111,7 +112,6 @@ class HostileClients(_Stage):
         await until(lambda: service._streams == 1, "the stream has ended")
         for session in tuple(service._sessions.values()):
             if session.stream is None:
-                session.machine.assembly.held_bytes  # noqa: B018
                 service.end(session)
         assert not beside.done()
         assert parked.complete(response(b"undisturbed")) is RpcStatus.OK
@@ -172,6 +172,3 @@ class HostileServers(_Stage):
                 assert str(result) is not None
         await until(lambda: sum(settled) == len(calls), "the callbacks")
         assert settled == [1] * len(calls)
-
-
-__all__ = ["HostileClients", "HostileServers", "Parked"]

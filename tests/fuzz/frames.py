@@ -32,7 +32,7 @@ LARGE_KINDS = [int(kind) for kind in (K.START, K.PIECE, K.DROP)]
 SIZES = st.sampled_from(
     [MAX_PAYLOAD + 1, 2 * MAX_PAYLOAD, 3 * MAX_PAYLOAD + 7, 1 << 20, 1 << 24, 2**64 - 1, MAX_PAYLOAD, 0]
 )
-PAIRS = [("x-key", "value"), ("x-key-bin", b"\x00\xff")]
+PAIRS: list[tuple[str, str | bytes]] = [("x-key", "value"), ("x-key-bin", b"\x00\xff")]
 HEADS = [
     call_head(b"request", 1.5, PAIRS),
     call_head(b"", 1e12, ()),
@@ -137,10 +137,11 @@ def server_frames(draw: st.DrawFn, calls: int = 4) -> list[Frame]:
 
 def cut_up(draw: st.DrawFn, frames: Sequence[Frame]) -> list[list[Frame]]:
     """Part frames into batches."""
-    batches, rest = [], list(frames)
+    batches: list[list[Frame]] = []
+    rest = list(frames)
     while rest:
         count = draw(st.integers(1, len(rest)))
-        batch = []
+        batch: list[Frame] = []
         while rest and len(batch) < count and sum(len(frame[2]) for frame in batch) < 200_000:
             batch.append(rest.pop(0))
         batches.append(batch)

@@ -239,7 +239,7 @@ async def test_C8_none_when_beginning_the_call_raised(wire: Wire) -> None:
             with pytest.raises(rpc_async.InvalidArgument):
                 begin(both.stub.Echo, request(), **bad)
         with pytest.raises(rpc_async.InvalidArgument, match="rpc_async channel"):
-            begin(both.stub.Echo.__call__, request())  # type: ignore[arg-type]
+            begin(both.stub.Echo.__call__, request())  # type: ignore[call-overload]
         assert both.server.running_calls == 0
 
 

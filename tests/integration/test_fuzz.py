@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from hypothesis import given, settings
 
 from tests.fuzz.drivers import HostileClients, HostileServers
@@ -9,7 +11,7 @@ from tests.fuzz.frames import client_messages, server_messages
 
 
 def test_hostile_clients() -> None:
-    with HostileClients() as stage:
+    with asyncio.Runner() as runner, HostileClients(runner) as stage:
 
         @settings(max_examples=settings.default.max_examples // 2)  # type: ignore[union-attr]
         @given(client_messages())
@@ -20,7 +22,7 @@ def test_hostile_clients() -> None:
 
 
 def test_hostile_servers() -> None:
-    with HostileServers() as stage:
+    with asyncio.Runner() as runner, HostileServers(runner) as stage:
 
         @settings(max_examples=settings.default.max_examples // 2)  # type: ignore[union-attr]
         @given(server_messages())

@@ -26,6 +26,7 @@ from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
 from rpc_async.serving import session as session_limits
 from rpc_async.serving import session_handler, sessions
 from rpc_async.serving.server import Server
+from rpc_async.serving.session import session_key
 from rpc_async.v1 import session_pb2
 from rpc_async.wire.session import (
     MAX_BATCH_BYTES,
@@ -580,7 +581,7 @@ async def test_all_sessions_together_have_a_bound_and_the_largest_give_way(
             held.append(it.server._sessions.held)
         assert 20 * MIB < max(held) <= 37 * MIB
         keys = it.server._sessions._sessions
-        assert all(sessions.session_key(raw.id) in keys for raw in it.raws[:2])  # those that hold little
+        assert all(session_key(raw.id) in keys for raw in it.raws[:2])  # those that hold little
         assert 4 <= len(keys) <= 10
 
 
@@ -626,7 +627,7 @@ async def test_sessions_that_are_cut_have_a_bound_and_the_oldest_goes_first(
             await raw.open()
             raw.cut()
             await until(lambda: it.server._sessions._streams == 1, "the cut is seen")
-        there = [sessions.session_key(raw.id) in it.server._sessions._sessions for raw in it.raws]
+        there = [session_key(raw.id) in it.server._sessions._sessions for raw in it.raws]
         assert there == [False, False, True, True, True]
 
 
@@ -644,7 +645,7 @@ async def test_C14_what_was_not_heard_when_a_stream_was_cut_comes_again(caplog: 
     async with scene(caplog) as it:
         first = await it.named()
         service = it.server._sessions
-        machine = service._sessions[sessions.session_key(first.id)].machine
+        machine = service._sessions[session_key(first.id)].machine
         count = 2000
         frames = [call(number) for number in range(1, count + 1)]
         await first.say(*frames)

@@ -94,6 +94,11 @@ def test_advances_of_two_tasks_overlap_and_one_that_is_cancelled_moves_nothing()
         cancelled.cancel()
         await clock.advance(0)
         assert clock.time() == 20
+        sooner, later = asyncio.create_task(clock.advance(5)), asyncio.create_task(clock.advance(6))
+        await asyncio.sleep(0)
+        sooner.cancel()
+        await later
+        assert clock.time() == 26
 
     clock.run(main())
 
@@ -202,6 +207,10 @@ def test_files_can_be_watched_changed_and_forgotten() -> None:
             await clock_turns(3)
             assert "readable" in seen
             loop.remove_reader(near)
+            far.close()
+            loop.add_reader(near, loop.remove_reader, near)
+            await clock.advance(1)  # looks at files too, before it moves
+            assert not loop.remove_reader(near)
 
     async def clock_turns(number: int) -> None:
         for _ in range(number):

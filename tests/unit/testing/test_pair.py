@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import threading
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
@@ -472,19 +473,42 @@ async def test_message_limits_hold_on_both_sides() -> None:
             assert (error.status, error.executed) == (RpcStatus.OUT_OF_MEMORY, None)
 
 
+async def test_a_request_over_the_limit_ends_a_stream_of_them() -> None:
+    limit = 1 << 20
+
+    async def given() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(limit + 1)
+
+    options = [("grpc.max_receive_message_length", limit)]
+    async with testing.pair(handlers(M=grpc.stream_unary_rpc_method_handler(_gather)), options=options) as both:
+        method: Any = both.channel.stream_unary("/t.T/M")
+        for requests in (given(), itertools.repeat(bytes(limit + 1))):
+            with pytest.raises(grpc.aio.AioRpcError, match="larger than max") as caught:
+                await method(requests)
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
 async def test_a_native_channels_state() -> None:
+    states = grpc.ChannelConnectivity
     async with testing.pair(register(Parked())) as both, both.connect(transport="native") as channel:
-        assert channel.get_state() is grpc.ChannelConnectivity.IDLE
+        assert channel.get_state() is states.IDLE
         both.refusing = True
-        assert channel.get_state(try_to_connect=True) in (
-            grpc.ChannelConnectivity.IDLE,
-            grpc.ChannelConnectivity.TRANSIENT_FAILURE,
-        )
-        ready = asyncio.create_task(channel.channel_ready())
-        await channel.wait_for_state_change(grpc.ChannelConnectivity.IDLE)
+        assert channel.get_state(try_to_connect=True) is states.TRANSIENT_FAILURE
+        inner = channel.native().channel
+        waiting = [asyncio.create_task(one.channel_ready()) for one in (channel, inner)]
+        await asyncio.sleep(0)
         both.refusing = False
-        await asyncio.wait_for(ready, PATIENCE)
-        assert channel.get_state() is grpc.ChannelConnectivity.READY
+        for ready in waiting:
+            await asyncio.wait_for(ready, PATIENCE)
+        assert channel.get_state() is states.READY
+        await both.server.stop()
+        await asyncio.wait_for(channel.wait_for_state_change(states.READY), PATIENCE)
+        await inner.close()
+        assert inner.get_state(try_to_connect=True) is states.SHUTDOWN
+        method: Any = inner.unary_unary("/t.T/M")
+        with pytest.raises(grpc.aio.UsageError, match="closed"):
+            method(b"")
 
 
 async def test_a_channel_waits_for_its_calls_as_long_as_it_is_told() -> None:
@@ -498,6 +522,127 @@ async def test_a_channel_waits_for_its_calls_as_long_as_it_is_told() -> None:
         server_call.complete(response(b"in time"))
         assert (await call).payload == b"in time"
         await closing
+        inner: Any = both.connect(transport="native").native().channel
+        calls = calls_pb2_grpc.AsyncCallsStub(inner)
+        watched = begin(demo_pb2_grpc.DemoStub(both.channel).Echo, request())
+        server_call = await servicer.next()
+        watch = calls.WatchCall(calls_pb2.WatchCallRequest(call_id=watched.call_id))
+        assert await watch.read()
+        await inner.close(0.01)
+        assert watch.cancelled()
+        server_call.complete(response())
+        await watched
+
+
+@pytest.mark.parametrize("how", ["end", "cut"])
+async def test_a_writer_that_waits_is_told_that_the_stream_has_ended(how: str) -> None:
+    go_on = asyncio.Event()
+
+    async def late(requests: AsyncIterator[bytes], context: Any) -> bytes:
+        await go_on.wait()
+        return b"enough"
+
+    async with testing.pair(handlers(M=grpc.stream_unary_rpc_method_handler(late))) as both:
+        method: Any = both.channel.stream_unary("/t.T/M")
+        call, by_iterable = method(), method(bytes(ROOM) for _ in range(3))
+
+        async def given() -> AsyncIterator[bytes]:
+            for _ in range(3):
+                yield bytes(ROOM)
+
+        by_async_iterable = method(given())
+        await call.write(bytes(ROOM))
+        writing = asyncio.create_task(call.write(b"more"))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not writing.done()
+        if how == "end":
+            go_on.set()
+            for one in (call, by_iterable, by_async_iterable):
+                assert await one == b"enough"
+            with pytest.raises(asyncio.InvalidStateError):
+                await writing
+        else:
+            both.cut()
+            for one in (writing, by_iterable, by_async_iterable):
+                with pytest.raises(grpc.aio.AioRpcError, match="cut"):
+                    await one
+
+
+async def test_a_writer_that_is_cancelled_cancels_its_call() -> None:
+    async with testing.pair(handlers(M=grpc.stream_stream_rpc_method_handler(_never_reads))) as both:
+        call: Any = both.channel.stream_stream("/t.T/M")()
+        await call.write(bytes(ROOM))
+        writing = asyncio.create_task(call.write(b"more"))
+        await asyncio.sleep(0)
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        assert call.cancelled()
+
+
+async def _never_reads(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+    await asyncio.Event().wait()
+    yield b""
+
+
+async def test_a_handler_in_a_thread_looks_at_its_call_and_cancels_it() -> None:
+    seen: list[bool] = []
+
+    def plain(request: bytes, context: Any) -> bytes:
+        return request.upper()
+
+    def cancels(request: bytes, context: Any) -> Iterator[bytes]:
+        seen.append(context.is_active())
+        yield b"one"
+        context.cancel()
+        go_on.wait(PATIENCE)
+        seen.append(context.is_active())
+        yield b"two"
+
+    def sets_code(request: bytes, context: Any) -> bytes:
+        context.set_code(grpc.StatusCode.NOT_FOUND)
+        return b""
+
+    go_on = threading.Event()
+    methods: dict[str, Any] = {
+        "Plain": grpc.unary_unary_rpc_method_handler(plain),
+        "Cancels": grpc.unary_stream_rpc_method_handler(cancels),
+        "SetsCode": grpc.unary_unary_rpc_method_handler(sets_code),
+    }
+    async with testing.pair(handlers(**methods), transport="native") as both:
+        assert await both.channel.unary_unary("/t.T/Plain")(b"abc") == b"ABC"
+        assert (await outcome(both.channel.unary_unary("/t.T/SetsCode")(b""))).code() is grpc.StatusCode.NOT_FOUND
+        call: Any = both.channel.unary_stream("/t.T/Cancels")(b"")
+        assert await call.read() == b"one"
+        assert await call.code() is grpc.StatusCode.CANCELLED
+        go_on.set()
+        await until(lambda: seen == [True, False])
+
+
+def test_a_server_that_stops_with_grace_lets_streams_end() -> None:
+    clock = testing.FakeClock()
+
+    async def main() -> None:
+        servicer = Parked()
+        async with testing.pair(register(servicer), grace=60.0) as both, both.connect(transport="native") as other:
+            call = begin(demo_pb2_grpc.DemoStub(both.channel).Echo, request())
+            server_call = await servicer.next()
+            calls: Any = calls_pb2_grpc.AsyncCallsStub(other)
+            watch = calls.WatchCall(calls_pb2.WatchCallRequest(call_id=call.call_id))
+            assert (await watch.read()).call.state == types_pb2.CALL_STATE_RUNNING
+            stopping = asyncio.create_task(both.server.stop())
+            inner = both.server._inner
+            assert inner is not None
+            assert await inner.wait_for_termination(0) is True
+            await clock.advance(61)  # what is left when grace is over has a second to be written
+            await stopping
+            assert await inner.wait_for_termination() is False
+            with pytest.raises(grpc.aio.AioRpcError, match="stopped"):
+                await watch.read()
+            server_call.complete(response())
+
+    clock.run(main())
 
 
 def test_the_servers_options_are_all_known() -> None:
