@@ -11,6 +11,7 @@ from rpc_async.calling.call import AsyncCall
 from rpc_async.calling.cancel_request import CancelRequest
 from rpc_async.calling.channel import Channel, connect
 from rpc_async.calling.method import begin
+from rpc_async.calling.pipe import PullCall, PushCall, PushPullCall
 from rpc_async.core.outcome import Detail, Fault, Progress
 from rpc_async.errors import (
     AsyncCallPending,
@@ -26,11 +27,15 @@ from rpc_async.errors import (
     InvalidAsyncHandle,
     InvalidBinding,
     PayloadTooLarge,
+    PipeClosed,
+    PipeDisciplineError,
+    PipeEmpty,
     QueueClosed,
     RpcAsyncError,
     ServerTooBusy,
     ServerUnavailable,
     UsageError,
+    WrongPipeOrder,
 )
 from rpc_async.notification.apc import Apc, alertable_wait
 from rpc_async.notification.completion import Completion
@@ -40,6 +45,7 @@ from rpc_async.notification.targets import Target
 from rpc_async.serving.call import Aborted, ServerCall, current_call
 from rpc_async.serving.interruptible import Interruptible
 from rpc_async.serving.manager import manager
+from rpc_async.serving.pipe import ServerPullCall, ServerPushCall, ServerPushPullCall
 from rpc_async.serving.server import Server, server
 from rpc_async.status import AsyncEvent, CancelReason, Notifications, RpcStatus
 
@@ -70,17 +76,27 @@ __all__ = [
     "InvalidBinding",
     "Notifications",
     "PayloadTooLarge",
+    "PipeClosed",
+    "PipeDisciplineError",
+    "PipeEmpty",
     "Post",
     "Progress",
+    "PullCall",
+    "PushCall",
+    "PushPullCall",
     "QueueClosed",
     "RpcAsyncError",
     "RpcStatus",
     "Server",
     "ServerCall",
+    "ServerPullCall",
+    "ServerPushCall",
+    "ServerPushPullCall",
     "ServerTooBusy",
     "ServerUnavailable",
     "Target",
     "UsageError",
+    "WrongPipeOrder",
     "__version__",
     "alertable_wait",
     "begin",

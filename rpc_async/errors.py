@@ -9,6 +9,10 @@
     │   ├── InvalidAsyncCall        1915  a handle that is not for this operation
     │   ├── BadStubData             1783  a message of another type than the method's (also a TypeError)
     │   ├── PayloadTooLarge         14    a message over the size limit (also a ValueError)
+    │   ├── PipeClosed              1916  a push after the end of the pipe
+    │   ├── PipeDisciplineError     1917  a call completed before all its pipes were drained
+    │   ├── PipeEmpty               1918  a pull after the end of the pipe
+    │   ├── WrongPipeOrder          1831  pipes used in another order than the documented one, where that is asked for
     │   ├── QueueClosed             1702  a completion queue that was closed
     │   └── CannotSupport           1764  what was asked for cannot be had here
     └── CallError                   an outcome from there: the call failed (also a grpc.aio.AioRpcError)
@@ -46,11 +50,15 @@ __all__ = [
     "InvalidAsyncHandle",
     "InvalidBinding",
     "PayloadTooLarge",
+    "PipeClosed",
+    "PipeDisciplineError",
+    "PipeEmpty",
     "QueueClosed",
     "RpcAsyncError",
     "ServerTooBusy",
     "ServerUnavailable",
     "UsageError",
+    "WrongPipeOrder",
 ]
 
 _GRPC_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
@@ -113,6 +121,30 @@ class QueueClosed(UsageError):
     """The completion queue is closed, and everything that it held was taken."""
 
     status = RpcStatus.INVALID_BINDING
+
+
+class PipeClosed(UsageError):
+    """The pipe was ended before, or the server has completed the call and wants no more (P3)."""
+
+    status = RpcStatus.PIPE_CLOSED
+
+
+class PipeDisciplineError(UsageError):
+    """The call was completed before every one of its pipes was drained (P5)."""
+
+    status = RpcStatus.PIPE_DISCIPLINE_ERROR
+
+
+class PipeEmpty(UsageError):
+    """The end of the pipe was pulled before, or the pipe was discarded: there is no more data."""
+
+    status = RpcStatus.PIPE_EMPTY
+
+
+class WrongPipeOrder(UsageError):
+    """The pipes were used in another order than the documented one, which `strict_pipes` asks for (P5)."""
+
+    status = RpcStatus.WRONG_PIPE_ORDER
 
 
 class CannotSupport(UsageError):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import threading
 from typing import Final
 
 import rpc_async
-from rpc_async import ServerCall, manager
+from rpc_async import ServerCall, ServerPullCall, ServerPushCall, ServerPushPullCall, manager
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
 
 __all__ = ["Demo"]
@@ -18,6 +19,8 @@ LOGGER: Final = logging.getLogger("server")
 STEPS: Final = 100
 DEFAULT_DELAY_MS: Final = 20
 SHORTEST_DELAY_MS: Final = 100
+MAX_CHUNK: Final = 4 * 1024 * 1024
+"""Bytes."""
 CANCEL_CHECK_MS: Final = 100
 """Above this delay the work is done in steps, with a look for a cancel at every fifth."""
 
@@ -82,3 +85,33 @@ class Demo(demo_pb2_grpc.DemoServicer):
             call.abort(request.code, request.message)
         except rpc_async.InvalidArgument as error:
             call.abort(rpc_async.RpcStatus.INVALID_ARG, str(error))
+
+    @manager
+    async def Upload(self, call: ServerPullCall[demo_pb2.UploadRequest, demo_pb2.UploadResponse]) -> None:
+        """Pull to the end, or until the client asks to stop."""
+        chunks, size, digest = 0, 0, hashlib.sha256()
+        async for chunk in call:
+            chunks, size = chunks + 1, size + len(chunk.payload)
+            digest.update(chunk.payload)
+            if call.test_cancel():
+                call.discard()
+        call.complete(demo_pb2.UploadResponse(chunks=chunks, size=size, sha256=digest.digest()))
+
+    @manager
+    def Download(self, request: demo_pb2.DownloadRequest, call: ServerPushCall[demo_pb2.DownloadResponse]) -> None:
+        """Push from a thread of the pool, which waits where the client is behind."""
+        if request.chunks < 0 or not 0 <= request.chunk_size <= MAX_CHUNK:
+            call.abort(rpc_async.RpcStatus.INVALID_ARG, f"chunks from 0, of 0 to {MAX_CHUNK} bytes")
+            return
+        for number in range(request.chunks):
+            if call.test_cancel():
+                break
+            call.put(demo_pb2.DownloadResponse(payload=bytes((number % 256,)) * request.chunk_size))
+        call.complete()
+
+    @manager
+    async def Chat(self, call: ServerPushPullCall[demo_pb2.ChatResponse, demo_pb2.ChatRequest]) -> None:
+        """Push each chunk back as it comes."""
+        async for chunk in call:
+            await call.write(demo_pb2.ChatResponse(text=chunk.text))
+        call.complete()

@@ -12,13 +12,13 @@ import grpc
 import grpc.aio
 
 from rpc_async.calling.cancel_request import CancelRequest
-from rpc_async.calling.latch import Latch
-from rpc_async.calling.told import Told
 from rpc_async.core.client_call import ClientCall
 from rpc_async.core.outcome import Fault, Outcome, Progress, Reply, fault
-from rpc_async.errors import AsyncCallPending, InvalidArgument, error_class
+from rpc_async.errors import AsyncCallPending, CallError, InvalidArgument, error_class
+from rpc_async.latch import Change, Latch
 from rpc_async.mailbox import Mailbox
 from rpc_async.notification.targets import Target
+from rpc_async.notification.told import Told
 from rpc_async.status import AsyncEvent, CancelReason, RpcStatus
 from rpc_async.wire.faults import grpc_status_code
 
@@ -68,28 +68,6 @@ class CallDriver(Protocol):
         ...
 
 
-class _Change(Latch):
-    """One turn of a call's progress: the next report, or the end."""
-
-    __slots__ = ("_did",)
-
-    def __init__(self, mailbox: Mailbox) -> None:
-        super().__init__(mailbox)
-        self._did = False
-
-    def _happened(self) -> bool:
-        return self._did
-
-    def happen(self) -> None:
-        with self._mailbox.lock:
-            self._did = True
-        self._release()
-
-    def __await__(self) -> Generator[Any, None, None]:
-        if not self._did:
-            yield from self._wait_here()
-
-
 class _Settled:
     """Awaits a call's end, and not its outcome."""
 
@@ -113,9 +91,10 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
     __slots__ = ("_machine", "deserialize", "driver", "ids", "method", "number")
 
     # What most calls never have is not made for each: these are defaults, and a call that has one keeps it beside.
+    _events: Collection[AsyncEvent] = (AsyncEvent.CALL_COMPLETE, AsyncEvent.PROGRESS)
     user_info: object = None
     """Yours, as in RPC_ASYNC_STATE: the library does not look at it."""
-    native: grpc.aio.UnaryUnaryCall[Any, Any] | None = None
+    native: grpc.aio.Call | None = None
     """The driver's: the gRPC call that carries this one, if one does."""
     metadata: tuple[grpc.aio.Metadata, grpc.aio.Metadata] | None = None
     """The driver's: the initial and the trailing metadata, where they came with the outcome."""
@@ -130,7 +109,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
     _listened: bool = False
     """Somebody is to be told of the end, or of progress: one of the three below is there."""
     _callbacks: list[Callable[[Any], object]] | None = None
-    _progress_waiters: list[_Change] | None = None
+    _progress_waiters: list[Change] | None = None
     _told: Told | None = None
 
     def __init__(self, driver: CallDriver, method: str, deserialize: Callable[[bytes], Any] | None) -> None:
@@ -149,7 +128,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
         """The driver's: the call's number in its session."""
 
     def __repr__(self) -> str:
-        return f"<AsyncCall {self.method} [{self.call_id[:8]}…] {self._machine.state.name}>"
+        return f"<{type(self).__name__} {self.method} [{self.call_id[:8]}…] {self._machine.state.name}>"
 
     @property
     def call_id(self) -> str:
@@ -355,8 +334,8 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
             else:
                 await change
 
-    def _next_change(self) -> _Change:
-        change = _Change(self._mailbox)
+    def _next_change(self) -> Change:
+        change = Change(self._mailbox)
         with self._mailbox.lock:
             if self._machine.outcome is None:
                 if self._progress_waiters is None:
@@ -412,14 +391,14 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
     def watch(self) -> None:
         """See to it that whoever wants progress reports is told of them."""
         told = self._told
-        if told is not None and told.watched:
+        if told is not None and told.wants(AsyncEvent.PROGRESS):
             self.driver.watch(self)
             if self._machine.last_progress is not None:
                 self._mailbox.run(self._tell_progress)
 
     def listen(self, target: Target, key: object, events: Collection[AsyncEvent]) -> None:
         """Do as `notify` does, but for a call that has not begun, which cannot be watched yet."""
-        told = Told(target, key, events, self._mailbox)
+        told = Told(target, key, events, self._mailbox, self._events)
         with self._mailbox.lock:
             if self._machine.outcome is None:
                 self._told = told.join(self._told)
@@ -450,7 +429,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
 
     def _tell_progress(self) -> None:
         if self._told is not None:
-            self._told.progress(self)
+            self._told.tell(AsyncEvent.PROGRESS, self)
 
     def _changed(self) -> None:
         with self._mailbox.lock:
@@ -475,8 +454,11 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
         return self._machine.outcome
 
     def _raise(self, failure: Fault) -> NoReturn:
+        raise self._error(failure)
+
+    def _error(self, failure: Fault) -> CallError:
         initial, trailing = self.metadata or (None, None)
-        raise error_class(failure)(
+        return error_class(failure)(
             failure,
             method=self.method,
             call_id=self.call_id,

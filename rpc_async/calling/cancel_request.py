@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
-from rpc_async.calling.latch import Latch
+from rpc_async.latch import Latch
 from rpc_async.mailbox import Mailbox
 from rpc_async.status import RpcStatus
 

@@ -17,6 +17,7 @@ from rpc_async.calling.io_loop import IoLoop
 from rpc_async.calling.method import UnaryMethod
 from rpc_async.calling.native import NativeDriver
 from rpc_async.calling.session import SessionDriver
+from rpc_async.calling.streaming import StreamingMethod
 from rpc_async.errors import CannotSupport, InvalidArgument, InvalidBinding
 from rpc_async.wire.metadata import DEFAULT_MAX_PAYLOAD, MAX_METADATA
 from rpc_async.wire.session import MAX_BATCH_BYTES
@@ -260,10 +261,10 @@ class Channel(grpc.aio.Channel):
         response_deserializer: Callable[[bytes], Any] | None = None,
         _registered_method: bool | None = False,
     ) -> grpc.aio.UnaryStreamMultiCallable[Any, Any]:
-        """Return a server-streaming method, which is gRPC's own. Generated stubs do this."""
+        """Return a server-streaming method. Generated stubs do this."""
         return cast(
             "grpc.aio.UnaryStreamMultiCallable[Any, Any]",
-            _StreamingMethod(self, "unary_stream", method, request_serializer, response_deserializer),
+            StreamingMethod(self, "unary_stream", method, request_serializer, response_deserializer),
         )
 
     def stream_unary(
@@ -273,10 +274,10 @@ class Channel(grpc.aio.Channel):
         response_deserializer: Callable[[bytes], Any] | None = None,
         _registered_method: bool | None = False,
     ) -> grpc.aio.StreamUnaryMultiCallable[Any, Any]:
-        """Return a client-streaming method, which is gRPC's own. Generated stubs do this."""
+        """Return a client-streaming method. Generated stubs do this."""
         return cast(
             "grpc.aio.StreamUnaryMultiCallable[Any, Any]",
-            _StreamingMethod(self, "stream_unary", method, request_serializer, response_deserializer),
+            StreamingMethod(self, "stream_unary", method, request_serializer, response_deserializer),
         )
 
     def stream_stream(
@@ -286,34 +287,11 @@ class Channel(grpc.aio.Channel):
         response_deserializer: Callable[[bytes], Any] | None = None,
         _registered_method: bool | None = False,
     ) -> grpc.aio.StreamStreamMultiCallable[Any, Any]:
-        """Return a bidirectionally streaming method, which is gRPC's own. Generated stubs do this."""
+        """Return a bidirectionally streaming method. Generated stubs do this."""
         return cast(
             "grpc.aio.StreamStreamMultiCallable[Any, Any]",
-            _StreamingMethod(self, "stream_stream", method, request_serializer, response_deserializer),
+            StreamingMethod(self, "stream_stream", method, request_serializer, response_deserializer),
         )
-
-
-class _StreamingMethod:
-    """A streaming method: gRPC's own, found when it is called, since the channel may not be open before."""
-
-    def __init__(self, channel: Channel, kind: str, method: str, *functions: Any) -> None:
-        self._channel = channel
-        self._kind = kind
-        self._method = method
-        self._functions = functions
-        self._inner: Callable[..., Any] | None = None
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        driver = self._channel.native()
-        if not driver.mailbox.here():
-            raise CannotSupport(
-                f"{self._method}: a streaming call is used on the channel's own event loop: open the channel with "
-                "`async with` there; no call was begun"
-            )
-        inner = self._inner
-        if inner is None:
-            inner = self._inner = getattr(driver.channel, self._kind)(self._method, *self._functions)
-        return inner(*args, **kwargs)
 
 
 async def _awaited(coroutine: Any) -> None:
@@ -342,7 +320,7 @@ def connect(
         transport: How calls travel. "session": many on one stream, which survives a cut connection. "native": each is a
             gRPC call of its own, to any gRPC server. "auto": by a session if the server offers them, else natively; and
             natively where there are interceptors, or for a call with credentials or compression of its own.
-            Streaming methods are gRPC's own in any case.
+            Calls of streaming methods are gRPC calls of their own in any case.
         linger: Seconds to go on trying to resume a session after a cut; the server's own number counts too.
         keepalive: Seconds without traffic after which the session's connection is tested. None: never.
         options: gRPC's channel arguments. `grpc.max_send_message_length` and `grpc.max_receive_message_length` are

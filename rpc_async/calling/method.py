@@ -1,55 +1,31 @@
-"""One unary method of a channel: what `stub.Method` is, and `begin()`."""
+"""A unary method of a channel, which is what `stub.Method` is; and `begin()`."""
 
 from __future__ import annotations
 
-import copy
-import math
 import time
-from collections.abc import Callable, Collection, Iterable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Collection
+from typing import Any, Final, TypedDict, TypeVar, Unpack, overload
 
 import grpc
 import grpc.aio
 
 from rpc_async.calling.call import AsyncCall
-from rpc_async.calling.native import PLAIN, CallOptions
-from rpc_async.errors import BadStubData, InvalidArgument, InvalidBinding, PayloadTooLarge
+from rpc_async.calling.messages import MetadataLike, Method
+from rpc_async.calling.native import CallOptions
+from rpc_async.calling.pipe import PullCall, PushCall, PushPullCall
+from rpc_async.calling.streaming import StreamingMethod
+from rpc_async.errors import InvalidArgument
 from rpc_async.notification.targets import Target
 from rpc_async.status import AsyncEvent
-from rpc_async.wire.descriptors import request_type
-from rpc_async.wire.metadata import check_metadata
-
-if TYPE_CHECKING:
-    from rpc_async.calling.channel import Channel
 
 __all__ = ["UnaryMethod", "begin"]
 
 RequestT = TypeVar("RequestT")
 ReplyT = TypeVar("ReplyT")
 
-MetadataLike = Iterable[tuple[str, str | bytes]]
 
-
-class UnaryMethod(grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
+class UnaryMethod(Method, grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
     """A method of a generated stub: calling it begins a call and returns its handle."""
-
-    def __init__(
-        self,
-        channel: Channel,
-        method: str,
-        serialize: Callable[[Any], bytes] | None,
-        deserialize: Callable[[bytes], Any] | None,
-    ) -> None:
-        self._channel = channel
-        self._method: Final = method
-        self._serialize = serialize
-        self._deserialize = deserialize
-        self._request_type = None if serialize is None else request_type(method)  # None: the user brings bytes
-
-    @property
-    def channel(self) -> Channel:
-        """The channel that the method's calls go by."""
-        return self._channel
 
     def __call__(
         self,
@@ -67,11 +43,7 @@ class UnaryMethod(grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
     ) -> AsyncCall[ReplyT]:
         """Begin a call, as `begin` does."""
         channel = self._channel
-        options = PLAIN
-        if not (metadata is None and credentials is None and wait_for_ready is None and compression is None):
-            options = CallOptions(check_metadata(metadata), credentials, wait_for_ready, compression)
-        if timeout is not None and not math.isfinite(timeout):
-            raise InvalidArgument(f"timeout {timeout}: a number of seconds, or None for none; no call was begun")
+        options = self.check_options(timeout, metadata, credentials, wait_for_ready, compression)
         payload = self._freeze(request)
         session = channel.session()
         if session is None or credentials is not None or compression is not None:
@@ -114,34 +86,49 @@ class UnaryMethod(grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
             call.watch()
         return call
 
-    def _closed(self) -> InvalidBinding:
-        return InvalidBinding(f"{self._method}: the channel or its event loop is closed; no call was begun")
 
-    def _freeze(self, request: RequestT) -> Any:
-        """Make what is sent share nothing with the message, which the caller may change at once."""
-        if self._request_type is not None and not isinstance(request, self._request_type):
-            raise BadStubData(
-                f"{self._method}: the request is a {type(request).__name__}, and must be a "
-                f"{self._request_type.__name__}; no call was begun"
-            )
-        try:
-            payload = request if self._serialize is None else self._serialize(request)
-            size = memoryview(payload).nbytes  # type: ignore[arg-type]  # bytes, whatever the request's type
-        except Exception as error:
-            raise BadStubData(
-                f"{self._method}: the request cannot be serialised; no call was begun: {error}"
-            ) from error
-        if size > self._channel.max_payload:
-            raise PayloadTooLarge(
-                f"{self._method}: the request takes {size} bytes and may take {self._channel.max_payload}; no call was "
-                "begun"
-            )
-        return copy.deepcopy(request) if self._channel.intercepted else payload
+_NOTHING: Final = object()
 
 
+class BeginOptions(TypedDict, total=False):
+    """What `begin` takes beside the method and its request."""
+
+    timeout: float | None
+    metadata: MetadataLike | None
+    credentials: grpc.CallCredentials | None
+    wait_for_ready: bool | None
+    compression: grpc.Compression | None
+    user_info: object
+    notify: Target | None
+    key: object
+    events: Collection[AsyncEvent]
+
+
+class PipeOptions(BeginOptions, total=False):
+    """What it takes for a method with pipes."""
+
+    strict_pipes: bool
+
+
+@overload
 def begin(
-    method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT],
-    request: RequestT,
+    method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT], request: RequestT, **options: Unpack[BeginOptions]
+) -> AsyncCall[ReplyT]: ...
+@overload
+def begin(
+    method: grpc.aio.StreamUnaryMultiCallable[RequestT, ReplyT], **options: Unpack[PipeOptions]
+) -> PushCall[RequestT, ReplyT]: ...
+@overload
+def begin(
+    method: grpc.aio.UnaryStreamMultiCallable[RequestT, ReplyT], request: RequestT, **options: Unpack[PipeOptions]
+) -> PullCall[ReplyT]: ...
+@overload
+def begin(
+    method: grpc.aio.StreamStreamMultiCallable[RequestT, ReplyT], **options: Unpack[PipeOptions]
+) -> PushPullCall[RequestT, ReplyT]: ...
+def begin(
+    method: Any,
+    request: Any = _NOTHING,
     *,
     timeout: float | None = None,
     metadata: MetadataLike | None = None,
@@ -152,14 +139,15 @@ def begin(
     notify: Target | None = None,
     key: object = None,
     events: Collection[AsyncEvent] = (),
-) -> AsyncCall[ReplyT]:
+    strict_pipes: bool = False,
+) -> AsyncCall[Any]:
     """Begin a call and return its completion handle at once. The typed form of `stub.Method(request, ...)`.
 
     From any thread and any event loop. The request is serialised before this returns.
 
     Args:
-        method: A unary method of a generated stub on a `Channel` of this library.
-        request: The request.
+        method: A method of a generated stub on a `Channel` of this library.
+        request: The request, where the method takes one: not for a method whose requests are pushed into a pipe.
         timeout: Seconds until the call's deadline, told to the server (C12). None: no deadline.
         metadata: gRPC's metadata, as pairs.
         credentials: gRPC's call credentials.
@@ -169,7 +157,12 @@ def begin(
         notify: What is told that the call has settled: a `CompletionQueue`, an `asyncio.Event` or `threading.Event`, an
             `Apc`, a `Post`, or something to call with a `Completion` (C9). As `AsyncCall.notify`, which tells more.
         key: Yours: it is handed back verbatim with the notification.
-        events: What else to tell: PROGRESS.
+        events: What else to tell: PROGRESS; SEND_COMPLETE and RECEIVE_COMPLETE of pipes.
+        strict_pipes: For a method with a pipe each way: use them in the documented order, the one that goes in first,
+            to its end, and then the one that comes out (P5). By default chunks may cross, as in gRPC.
+
+    Returns:
+        An `AsyncCall`; for streaming methods one with pipes: a `PushCall`, a `PullCall`, or a `PushPullCall`.
 
     Raises:
         BadStubData: The request is not of the method's type, or cannot be serialised.
@@ -181,20 +174,32 @@ def begin(
 
     When it raises, no call was begun and nothing will be notified (C8).
     """
-    if not isinstance(method, UnaryMethod):
-        raise InvalidArgument(
-            f"begin() takes a unary method of a stub made on an rpc_async channel, not {method!r}; no call was begun"
+    if isinstance(method, UnaryMethod) and request is not _NOTHING and not strict_pipes:
+        return method(
+            request,
+            timeout=timeout,
+            metadata=metadata,
+            credentials=credentials,
+            wait_for_ready=wait_for_ready,
+            compression=compression,
+            user_info=user_info,
+            notify=notify,
+            key=key,
+            events=events,
         )
-    typed: UnaryMethod[RequestT, ReplyT] = method
-    return typed(
-        request,
-        timeout=timeout,
-        metadata=metadata,
-        credentials=credentials,
-        wait_for_ready=wait_for_ready,
-        compression=compression,
-        user_info=user_info,
-        notify=notify,
-        key=key,
-        events=events,
+    if isinstance(method, StreamingMethod):
+        return method.begin(
+            () if request is _NOTHING else (request,),
+            method.check_options(timeout, metadata, credentials, wait_for_ready, compression),
+            timeout=timeout,
+            user_info=user_info,
+            notify=notify,
+            key=key,
+            events=events,
+            strict_pipes=strict_pipes,
+        )
+    if isinstance(method, UnaryMethod):
+        raise InvalidArgument(f"begin(): {method!r} is unary: it takes a request, and has no pipes; no call was begun")
+    raise InvalidArgument(
+        f"begin() takes a method of a stub made on an rpc_async channel, not {method!r}; no call was begun"
     )

@@ -11,7 +11,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, NamedTuple, TypeVar
 
 import grpc
@@ -20,6 +20,7 @@ import grpc.aio
 from rpc_async.calling.call import AsyncCall
 from rpc_async.calling.cancel_request import CancelRequest
 from rpc_async.calling.io_loop import IoLoop
+from rpc_async.calling.pipe import PipeCall
 from rpc_async.core.outcome import Fault, Outcome, Reply, fault
 from rpc_async.core.server_call import ServerState
 from rpc_async.status import CancelReason, RpcStatus
@@ -42,6 +43,8 @@ FLUSH_TIMEOUT: Final = 0.5
 """Seconds that closing a channel takes at the most to make sure that the server knows of its last aborts."""
 
 T = TypeVar("T")
+Invoke = Callable[..., Any]
+"""Makes gRPC's call."""
 Functions = tuple[Callable[[Any], bytes] | None, Callable[[bytes], Any] | None]
 
 
@@ -79,7 +82,7 @@ class NativeDriver:
         self.mailbox: Final = io.mailbox
         self._io = io
         self._calls = AsyncCallsClient(channel)
-        self._methods: dict[str, Callable[..., grpc.aio.UnaryUnaryCall[Any, Any]]] = {}
+        self._methods: dict[str, Invoke] = {}
         self._outstanding: set[AsyncCall[Any]] = set()
         self._drained: asyncio.Event | None = None
         self._last_abort = "", -math.inf
@@ -120,11 +123,43 @@ class NativeDriver:
             # Generated code calls its methods registered: gRPC then finds a route once, not for every call.
             invoke = self.channel.unary_unary(call.method, *functions, _registered_method=True)  # type: ignore[call-arg]
             self._methods[call.method] = invoke
-        if call.done():  # aborted before it left
+        native = self._invoke(call, invoke, (request,), options)
+        if native is None:
             return
+        if deserialize is None:  # with interceptors, gRPC's call is several
+            self._spawn(self._carry(call, native, deserialize))
+        else:
+
+            def done(_: Any) -> None:
+                self.mailbox.loop.call_soon(self._collect, call, native, deserialize)
+
+            native.add_done_callback(done)
+
+    def begin_pipes(self, call: PipeCall[Any], invoke: Invoke, request: tuple[Any, ...], options: CallOptions) -> bool:
+        """Begin a call with pipes, from any thread. False if the loop is closed: then nothing was sent, nor will be.
+
+        Args:
+            call: The call's handle.
+            invoke: Makes gRPC's call, on the channel's loop.
+            request: The request, where it is none of the pipes: bytes, or a message as in `begin`.
+            options: What goes with the call.
+        """
+        call.ids = RandomId()
+        return self.mailbox.run(self._begin_pipes, call, invoke, request, options)
+
+    def _begin_pipes(self, call: PipeCall[Any], invoke: Invoke, request: tuple[Any, ...], options: CallOptions) -> None:
+        native = self._invoke(call, invoke, request, options)
+        if native is not None:
+            deserialize = call.deserialize if call.pipes.pulling is None else None
+            self._spawn(self._carry(call, call.carry(native, self._spawn), deserialize))
+
+    def _invoke(self, call: AsyncCall[Any], invoke: Invoke, request: tuple[Any, ...], options: CallOptions) -> Any:
+        """Make gRPC's call, on the channel's loop; None if there is none."""
+        if call.done():  # aborted before it left
+            return None
         try:
             native = invoke(
-                request,
+                *request,
                 timeout=call.time_remaining(),
                 metadata=(*options.metadata, (CALL_ID_KEY, call.call_id)),
                 credentials=options.credentials,
@@ -134,17 +169,10 @@ class NativeDriver:
         except Exception as error:  # e.g. gRPC's UsageError: the channel is closed
             text = f"gRPC did not take the call: {error}"
             call.settle(fault(RpcStatus.INVALID_BINDING, text, executed=False))
-            return
+            return None
         call.native = native
         self._outstanding.add(call)
-        if deserialize is None:  # with interceptors, gRPC's call is several
-            self._spawn(self._carry(call, native, deserialize))
-        else:
-
-            def done(_: Any) -> None:
-                self.mailbox.loop.call_soon(self._collect, call, native, deserialize)
-
-            native.add_done_callback(done)
+        return native
 
     def _collect(
         self, call: AsyncCall[Any], native: grpc.aio.UnaryUnaryCall[Any, Any], deserialize: Callable[[bytes], Any]
@@ -168,7 +196,7 @@ class NativeDriver:
     async def _carry(
         self,
         call: AsyncCall[Any],
-        native: grpc.aio.UnaryUnaryCall[Any, Any],
+        native: Awaitable[Any],
         deserialize: Callable[[bytes], Any] | None,
     ) -> None:
         outcome: Outcome

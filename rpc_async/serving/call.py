@@ -11,8 +11,8 @@ from typing import Any, Final, Generic, NoReturn, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from rpc_async.core.outcome import Progress, fault
-from rpc_async.errors import CallCancelled, InvalidArgument
+from rpc_async.core.outcome import Progress
+from rpc_async.errors import InvalidArgument
 from rpc_async.notification.targets import Target
 from rpc_async.serving.interruptible import Interruptible
 from rpc_async.serving.record import CallRecord
@@ -136,7 +136,7 @@ class ServerCall(Generic[ReplyT]):
             CallCancelled: The call was cancelled, or has settled.
         """
         if self._record.test_cancel():
-            raise self._cancelled()
+            raise self._record.cancelled_error()
 
     async def wait_cancelled(self) -> None:
         """Wait until `test_cancel()` is true. On any event loop."""
@@ -154,7 +154,7 @@ class ServerCall(Generic[ReplyT]):
 
         For code that awaits and has no place to look with `test_cancel`. On any event loop.
         """
-        return Interruptible(self._record, self._cancelled)
+        return Interruptible(self._record)
 
     def on_cancel(self, target: Target, key: object = None) -> None:
         """Be told, once, that the call was cancelled while its client was there, in place of looking (S12).
@@ -209,12 +209,6 @@ class ServerCall(Generic[ReplyT]):
             CannotSupport: Not exactly one of the kinds that there are.
         """
         return self._record.notifier().unsubscribe(notification)
-
-    def _cancelled(self) -> CallCancelled:
-        record = self._record
-        text = "the call was cancelled" if record.cancel_reason is not None else "the call has settled"
-        failure = fault(RpcStatus.CALL_CANCELLED, text, cancel_reason=record.cancel_reason, executed=True)
-        return CallCancelled(failure, method=record.method, call_id=record.call_id)
 
     # -- progress ---------------------------------------------------------------------------------------
 

@@ -11,6 +11,8 @@ from rpc_async.wire.descriptors import reply_type
 
 __all__ = ["Codec", "MessageCodec"]
 
+_FINAL: Final = "it was not sent, and the client gets an error (S5)"
+
 
 class Codec:
     """Reads and writes a method's messages with the functions that the generated code registered."""
@@ -43,30 +45,31 @@ class Codec:
         except Exception as error:
             raise BadStubData(f"{self.method}: the request ({len(payload)} bytes) does not parse: {error}") from error
 
-    def encode(self, reply: Any) -> Any:
+    def encode(self, reply: Any, what: str = "reply", then: str = _FINAL) -> Any:
         """Freeze a reply (S3): what is returned shares nothing with the message.
 
+        Args:
+            reply: The reply, or a chunk of a pipe.
+            what: What it is, for an error's text.
+            then: What becomes of it then.
+
         Raises:
-            BadStubData: The reply is of the wrong type, or cannot be serialised.
-            PayloadTooLarge: The reply is over the size limit.
+            BadStubData: It is of the wrong type, or cannot be serialised.
+            PayloadTooLarge: It is over the size limit.
         """
         if type(reply) is not self._reply_type and not self._accepts(reply):
             assert self._reply_type is not None
             raise BadStubData(
-                f"{self.method}: the reply is a {type(reply).__name__}, and must be a {self._reply_type.__name__}: "
-                "it was not sent, and the client gets an error (S5)"
+                f"{self.method}: the {what} is a {type(reply).__name__}, and must be a {self._reply_type.__name__}: "
+                f"{then}"
             )
         try:
             payload = memoryview(reply).tobytes() if self._serialize is None else self._serialize(reply)
         except Exception as error:
-            raise BadStubData(
-                f"{self.method}: the reply cannot be serialised: it was not sent, and the client gets an error (S5): "
-                f"{error}"
-            ) from error
+            raise BadStubData(f"{self.method}: the {what} cannot be serialised: {then}: {error}") from error
         if len(payload) > self._max_payload:
             raise PayloadTooLarge(
-                f"{self.method}: the reply takes {len(payload)} bytes and may take {self._max_payload}: "
-                "it was not sent, and the client gets an error (S5)"
+                f"{self.method}: the {what} takes {len(payload)} bytes and may take {self._max_payload}: {then}"
             )
         return payload
 
@@ -82,6 +85,6 @@ class MessageCodec(Codec):
     def decode(self, payload: Any) -> Any:
         return payload
 
-    def encode(self, reply: Any) -> Any:
-        super().encode(reply)
+    def encode(self, reply: Any, what: str = "reply", then: str = _FINAL) -> Any:
+        super().encode(reply, what, then)
         return copy.deepcopy(reply)

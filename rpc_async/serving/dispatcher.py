@@ -91,9 +91,16 @@ class Dispatcher:
 
     # -- running manager routines -----------------------------------------------------------------------
 
-    def start(self, record: CallRecord, kind: RoutineKind, routine: Routine, request: Any) -> None:
+    def start(
+        self,
+        record: CallRecord,
+        kind: RoutineKind,
+        routine: Routine,
+        request: Any,
+        handle_type: Callable[[Any], ServerCall[Any]] = ServerCall,
+    ) -> None:
         """Start a call's manager routine where its kind runs."""
-        handle: ServerCall[Any] = ServerCall(record)
+        handle = handle_type(record)
         record.hold(handle)
         if kind is RoutineKind.INLINE:
             token = running_record.set(record)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from rpc_async.errors import CallCancelled, InvalidAsyncCall
+from rpc_async.errors import InvalidAsyncCall
 from rpc_async.serving.record import CallRecord
 
 __all__ = ["Interruptible"]
@@ -20,11 +20,10 @@ __all__ = ["Interruptible"]
 class Interruptible:
     """The async context manager that `ServerCall.interruptible` returns. It can be entered once."""
 
-    __slots__ = ("_cancelling", "_error", "_interrupted", "_loop", "_record", "_task", "_unsubscribe")
+    __slots__ = ("_cancelling", "_interrupted", "_loop", "_record", "_task", "_unsubscribe")
 
-    def __init__(self, record: CallRecord, error: Callable[[], CallCancelled]) -> None:
+    def __init__(self, record: CallRecord) -> None:
         self._record = record
-        self._error = error
         self._task: asyncio.Task[object] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._unsubscribe: Callable[[], None] | None = None
@@ -47,7 +46,7 @@ class Interruptible:
         self._unsubscribe = self._record.subscribe(self._changed)
         if self._record.cancel_reason is not None:
             self._unsubscribe()
-            raise self._error()
+            raise self._record.cancelled_error()
         return self
 
     async def __aexit__(
@@ -61,7 +60,7 @@ class Interruptible:
             None,
         )  # an interrupt that is still on its way finds nothing to interrupt
         if self._interrupted and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise self._error() from error
+            raise self._record.cancelled_error() from error
 
     def _changed(self) -> None:
         loop = self._loop

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import inspect
 import re
-import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from typing import Any, Final, NoReturn
@@ -14,13 +13,14 @@ from typing import Any, Final, NoReturn
 import grpc
 import grpc.aio
 
-from rpc_async.core.outcome import Fault, Outcome, Reply, fault
-from rpc_async.errors import BadStubData, InvalidAsyncHandle
+from rpc_async.core.outcome import Fault, Reply, fault
+from rpc_async.errors import BadStubData
 from rpc_async.serving.codec import Codec, MessageCodec
 from rpc_async.serving.connections import Connections
 from rpc_async.serving.dispatcher import Dispatcher, Routine
 from rpc_async.serving.manager import RoutineKind
-from rpc_async.serving.record import CallRecord
+from rpc_async.serving.native_call import Context, NativeCall
+from rpc_async.serving.pipe import UNARY, PipeRecord, Shape
 from rpc_async.status import CancelReason, RpcStatus
 from rpc_async.wire.faults import grpc_status_code, status_trailer
 from rpc_async.wire.metadata import CALL_ID_KEY, client_call_id
@@ -32,8 +32,6 @@ _CALL_ID: Final = re.compile(r"[A-Za-z0-9_\-]{22,128}\Z")
 
 call_details: Final[ContextVar[grpc.HandlerCallDetails | None]] = ContextVar("rpc_async.call_details", default=None)
 """What gRPC knew of the call in this task when it looked for the call's handler: its metadata, read already."""
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 async def abort_call(context: Context, failure: Fault, trailing: Iterable[tuple[str, str | bytes]] = ()) -> NoReturn:
@@ -51,33 +49,41 @@ class NativeManagers:
         self._serving = 0
         self._flushed = asyncio.Event()
 
-    def handler(self, codec: Codec, kind: RoutineKind, routine: Routine) -> Callable[..., Awaitable[Any]]:
+    def handler(
+        self, codec: Codec, kind: RoutineKind, routine: Routine, shape: Shape = UNARY
+    ) -> Callable[..., Awaitable[Any]]:
         """Return the behaviour of a gRPC handler that serves one method's calls."""
+        handle_type, pulls = shape.handle_type, shape.pulls
 
         async def serve(payload: Any, context: Context) -> Any:
             self._serving += 1
             try:
-                call = self._open(context, codec)
-                if type(call) is not NativeCall:
-                    assert isinstance(call, Fault)
+                call = self._open(context, codec, shape)
+                if type(call) is Fault:
                     await abort_call(context, call)
+                assert isinstance(call, NativeCall)
+                piped = call if isinstance(call, PipeRecord) else None
                 try:
                     try:
-                        request = codec.decode(payload)
+                        request = None if pulls else codec.decode(payload)
                     except BadStubData as error:
                         call.refuse(fault(RpcStatus.BAD_STUB_DATA, str(error), executed=False))
                     else:
-                        self._dispatcher.start(call, kind, routine, request)
+                        self._dispatcher.start(call, kind, routine, request, handle_type)
                         del request
                     del payload  # a parked call holds no copy of what its manager has read
+                    if piped is not None:
+                        piped.carry(context)
                     if call.outcome is None and kind is RoutineKind.TASK:
                         await asyncio.sleep(0)
                     if call.outcome is None:
                         call.keep_peer()
-                        if call.chose_id:
+                        if call.chose_id and piped is None:
                             await self._tell_id(call, context)
                     if call.outcome is None:
                         await call.wait()
+                    if piped is not None:
+                        await piped.flushed()
                 except asyncio.CancelledError:
                     # gRPC injects this when the client cancels, is gone, or the deadline passes. It ends here:
                     # the manager routine is told by a flag, in a task or thread of its own.
@@ -107,7 +113,7 @@ class NativeManagers:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._flushed.wait(), timeout)
 
-    def _open(self, context: Context, codec: Codec) -> NativeCall | Fault:
+    def _open(self, context: Context, codec: Codec, shape: Shape) -> NativeCall | Fault:
         """Take a call in, or say why not."""
         dispatcher = self._dispatcher
         refusal = dispatcher.refusal()
@@ -119,7 +125,10 @@ class NativeManagers:
         call_id = client_call_id(metadata)
         if call_id is not None and not _CALL_ID.match(call_id):
             return _bad_id("must be 22 to 128 letters, digits, _ or -, at random")
-        call = NativeCall(call_id, codec, dispatcher, metadata, context)
+        if shape is UNARY:
+            call = NativeCall(call_id, codec, dispatcher, metadata, context)
+        else:
+            call = PipeRecord(call_id, codec, dispatcher, metadata, context, shape)
         if not dispatcher.open(call):
             return _bad_id("is that of a call that runs: ids are for one call only")
         return call
@@ -143,115 +152,6 @@ class NativeManagers:
 
 def _bad_id(what: str) -> Fault:
     return fault(RpcStatus.INVALID_ARG, f"the metadata {CALL_ID_KEY} {what}", executed=False)
-
-
-class NativeCall(CallRecord):
-    """A call that came as a gRPC call of its own."""
-
-    __slots__ = (
-        "_call_id",
-        "_context",
-        "_loop",
-        "_peer",
-        "_timeout",
-        "_waiter",
-        "chose_id",
-        "outcome",
-        "trailing",
-    )
-
-    def __init__(
-        self,
-        call_id: str | None,
-        codec: Codec,
-        dispatcher: Dispatcher,
-        metadata: tuple[tuple[str, str | bytes], ...],
-        context: Context,
-    ) -> None:
-        CallRecord.__init__(self, codec, dispatcher, metadata)
-        self._call_id = call_id or secrets.token_urlsafe(24)
-        self.chose_id: Final = call_id is None
-        """The server chose the call's id, and must tell the client."""
-        self.outcome: Outcome | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self.trailing: tuple[tuple[str, str | bytes], ...] = ()
-        self._loop = dispatcher.loop
-        self._context: Context | None = context
-        self._peer: str | None = None
-        self._timeout = _deadline(context)
-
-    @property
-    def call_id(self) -> str:
-        return self._call_id
-
-    def deliver(self, outcome: Outcome) -> None:
-        self.outcome = outcome
-        if self._waiter is not None and not self._waiter.done():  # done: gRPC has cancelled the call
-            self._waiter.set_result(None)
-
-    async def wait(self) -> None:
-        """Wait for the outcome, on the server's loop. A call that completes inside its routine need not."""
-        self._waiter = self._loop.create_future()
-        await self._waiter
-
-    def close(self) -> None:
-        """Let go of the gRPC call, which must not be touched once its handler has returned."""
-        with self._lock:
-            self._context = None
-            if self.settled:  # an orphaned call's manager may still ask
-                self._peer = None
-
-    def keep_peer(self) -> None:
-        """Keep what an orphaned call's manager may still want to know. gRPC may forget it with the connection."""
-        if self._peer is None:
-            self._peer = self.peer()
-
-    def peer(self) -> str:
-        if self._peer is not None:
-            return self._peer
-        with self._lock:
-            return self._open().peer()
-
-    def peer_identities(self) -> Iterable[bytes] | None:
-        with self._lock:
-            return self._open().peer_identities()
-
-    def peer_identity_key(self) -> str | None:
-        with self._lock:
-            return self._open().peer_identity_key()
-
-    def auth_context(self) -> dict[str, Iterable[bytes]]:
-        with self._lock:
-            return dict(self._open().auth_context())
-
-    def time_remaining(self) -> float | None:
-        with self._lock:
-            if self._context is None:
-                return None if self._timeout is None else 0.0
-            remaining = _deadline(self._context)
-            return None if remaining is None else max(remaining, 0.0)
-
-    def deadline_is_past(self) -> bool:
-        """Tell whether a cancel that came now is the deadline's.
-
-        The client's clock started first, and gRPC sends a time-out rounded up to two or three digits: so the
-        client's deadline can pass a little before the server's own.
-        """
-        remaining = self.time_remaining()
-        return remaining is not None and remaining <= 0.05 + 0.02 * (self._timeout or 0.0)
-
-    def set_trailing_metadata(self, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
-        self.trailing = metadata
-
-    def _open(self) -> Context:
-        if self._context is None:
-            raise InvalidAsyncHandle("the call has ended, and its connection is not known any more (S4)")
-        return self._context
-
-
-def _deadline(context: Context) -> float | None:
-    remaining: float | None = context.time_remaining()  # the type stubs leave the None out
-    return remaining
 
 
 class DecodeFirst(grpc.aio.ServerInterceptor):

@@ -316,6 +316,12 @@ class CallRecord(ABC):
 
     # -- ending -----------------------------------------------------------------------------------------
 
+    def cancelled_error(self) -> CallCancelled:
+        """Return what is raised to a manager that is to stop; let out of the routine, it settles the call so."""
+        text = "the call was cancelled" if self.cancel_reason is not None else "the call has settled"
+        failure = fault(RpcStatus.CALL_CANCELLED, text, cancel_reason=self.cancel_reason, executed=True)
+        return CallCancelled(failure, method=self.method, call_id=self.call_id)
+
     def _end(self, event: ServerEvent) -> ServerStep:
         with self._lock:
             return self.machine.end(event)

@@ -10,13 +10,14 @@ from typing import Any, Final, cast
 import grpc
 import grpc.aio
 
-from rpc_async.errors import CannotSupport, InvalidArgument, InvalidBinding
+from rpc_async.errors import InvalidArgument, InvalidBinding
 from rpc_async.serving.async_calls import AsyncCallsServicer
 from rpc_async.serving.codec import Codec, MessageCodec
 from rpc_async.serving.dispatcher import Dispatcher
-from rpc_async.serving.manager import routine_kind
+from rpc_async.serving.manager import mark_of
 from rpc_async.serving.native import DecodeFirst, NativeManagers, call_details
 from rpc_async.serving.ordinary import OrdinaryHandlers
+from rpc_async.serving.pipe import shape_of
 from rpc_async.serving.session import ManagerMethod, SessionService
 from rpc_async.serving.session_handler import HandlerCalls
 from rpc_async.v1 import calls_pb2_grpc
@@ -46,6 +47,12 @@ _DEFAULT_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
 
 
 _MAX_METHODS: Final = 10_000
+_MAKE: Final[dict[tuple[bool, bool], Callable[..., grpc.RpcMethodHandler[Any, Any]]]] = {
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+"""By what streams: the client, the server."""
 
 
 class _Default:
@@ -150,22 +157,34 @@ class Server(grpc.aio.Server):
 
     def _adapt(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
         behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-        kind = routine_kind(behaviour)
-        if kind is None:
+        mark = mark_of(behaviour)
+        if mark is None:
             return self._ordinary.wrap(handler)
-        if handler.request_streaming or handler.response_streaming:
-            raise CannotSupport(
-                f"{method} is a streaming method, and a manager routine serves unary ones: leave @manager away, and "
-                "it is served as an ordinary gRPC handler"
+        pulls, pushes = handler.request_streaming, handler.response_streaming
+        if mark.takes_request == pulls:
+            raise InvalidArgument(
+                f"{method}: the parameters of its manager routine must be "
+                + ("(self, call), since the client streams" if pulls else "(self, request, call)")
             )
+        if mark.strict_pipes and not (pulls or pushes):
+            raise InvalidArgument(f"{method}: strict_pipes is for streaming methods, and this one is unary")
         functions = handler.request_deserializer, handler.response_serializer
-        if self._message_codecs is None:
-            self._manager_methods[method] = ManagerMethod(Codec(method, *functions, self._max_payload), kind, behaviour)
-            serve = self._managers.handler(Codec(method, *functions, self._max_payload), kind, behaviour)
-            return grpc.unary_unary_rpc_method_handler(serve)
-        codec = MessageCodec(method, *functions, self._max_payload)
-        self._message_codecs[method] = codec
-        return grpc.unary_unary_rpc_method_handler(self._managers.handler(codec, kind, behaviour), *functions)
+        codec_type = Codec if self._message_codecs is None else MessageCodec
+        codec = codec_type(method, *functions, self._max_payload)
+        wanted: tuple[Any, ...] = (None, None)  # gRPC carries bytes
+        if self._message_codecs is not None:
+            wanted = functions
+        if pulls or pushes:
+            shape = shape_of(pulls=pulls, pushes=pushes, strict=mark.strict_pipes)
+            routine = behaviour if mark.takes_request else lambda _, call: behaviour(call)
+            serve = self._managers.handler(codec, mark.kind, routine, shape)
+            return _MAKE[pulls, pushes](serve, *wanted)
+        if isinstance(codec, MessageCodec):
+            assert self._message_codecs is not None
+            self._message_codecs[method] = codec
+        else:
+            self._manager_methods[method] = ManagerMethod(codec, mark.kind, behaviour)
+        return grpc.unary_unary_rpc_method_handler(self._managers.handler(codec, mark.kind, behaviour), *wanted)
 
     def _find(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Find the handler of a call that came by a session."""

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1crpc_async/demo/v1/demo.proto\x12\x11rpc_async.demo.v1\"$\n\x10\x41syncFuncRequest\x12\x10\n\x08\x64\x65lay_ms\x18\x01 \x01(\x03\"_\n\x11\x41syncFuncResponse\x12\r\n\x05reply\x18\x01 \x01(\x05\x12\x10\n\x08\x64\x65lay_ms\x18\x02 \x01(\x03\x12\x12\n\nsteps_done\x18\x03 \x01(\x05\x12\x15\n\rstopped_early\x18\x04 \x01(\x08\"\x1e\n\x0b\x45\x63hoRequest\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\"\x1f\n\x0c\x45\x63hoResponse\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\"(\n\x15\x45\x63hoFromThreadRequest\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\"?\n\x16\x45\x63hoFromThreadResponse\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63ompleted_by\x18\x02 \x01(\t\",\n\x0b\x46\x61ilRequest\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x0e\n\x0c\x46\x61ilResponse2\xd7\x02\n\x04\x44\x65mo\x12V\n\tAsyncFunc\x12#.rpc_async.demo.v1.AsyncFuncRequest\x1a$.rpc_async.demo.v1.AsyncFuncResponse\x12G\n\x04\x45\x63ho\x12\x1e.rpc_async.demo.v1.EchoRequest\x1a\x1f.rpc_async.demo.v1.EchoResponse\x12\x65\n\x0e\x45\x63hoFromThread\x12(.rpc_async.demo.v1.EchoFromThreadRequest\x1a).rpc_async.demo.v1.EchoFromThreadResponse\x12G\n\x04\x46\x61il\x12\x1e.rpc_async.demo.v1.FailRequest\x1a\x1f.rpc_async.demo.v1.FailResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1crpc_async/demo/v1/demo.proto\x12\x11rpc_async.demo.v1\"$\n\x10\x41syncFuncRequest\x12\x10\n\x08\x64\x65lay_ms\x18\x01 \x01(\x03\"_\n\x11\x41syncFuncResponse\x12\r\n\x05reply\x18\x01 \x01(\x05\x12\x10\n\x08\x64\x65lay_ms\x18\x02 \x01(\x03\x12\x12\n\nsteps_done\x18\x03 \x01(\x05\x12\x15\n\rstopped_early\x18\x04 \x01(\x08\"\x1e\n\x0b\x45\x63hoRequest\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\"\x1f\n\x0c\x45\x63hoResponse\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\"(\n\x15\x45\x63hoFromThreadRequest\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\"?\n\x16\x45\x63hoFromThreadResponse\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63ompleted_by\x18\x02 \x01(\t\",\n\x0b\x46\x61ilRequest\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x0e\n\x0c\x46\x61ilResponse\" \n\rUploadRequest\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\">\n\x0eUploadResponse\x12\x0e\n\x06\x63hunks\x18\x01 \x01(\x03\x12\x0c\n\x04size\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\"5\n\x0f\x44ownloadRequest\x12\x0e\n\x06\x63hunks\x18\x01 \x01(\x03\x12\x12\n\nchunk_size\x18\x02 \x01(\x03\"#\n\x10\x44ownloadResponse\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\"\x1b\n\x0b\x43hatRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x1c\n\x0c\x43hatResponse\x12\x0c\n\x04text\x18\x01 \x01(\t2\xcc\x04\n\x04\x44\x65mo\x12V\n\tAsyncFunc\x12#.rpc_async.demo.v1.AsyncFuncRequest\x1a$.rpc_async.demo.v1.AsyncFuncResponse\x12G\n\x04\x45\x63ho\x12\x1e.rpc_async.demo.v1.EchoRequest\x1a\x1f.rpc_async.demo.v1.EchoResponse\x12\x65\n\x0e\x45\x63hoFromThread\x12(.rpc_async.demo.v1.EchoFromThreadRequest\x1a).rpc_async.demo.v1.EchoFromThreadResponse\x12G\n\x04\x46\x61il\x12\x1e.rpc_async.demo.v1.FailRequest\x1a\x1f.rpc_async.demo.v1.FailResponse\x12O\n\x06Upload\x12 .rpc_async.demo.v1.UploadRequest\x1a!.rpc_async.demo.v1.UploadResponse(\x01\x12U\n\x08\x44ownload\x12\".rpc_async.demo.v1.DownloadRequest\x1a#.rpc_async.demo.v1.DownloadResponse0\x01\x12K\n\x04\x43hat\x12\x1e.rpc_async.demo.v1.ChatRequest\x1a\x1f.rpc_async.demo.v1.ChatResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,6 +47,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FAILREQUEST']._serialized_end=402
   _globals['_FAILRESPONSE']._serialized_start=404
   _globals['_FAILRESPONSE']._serialized_end=418
-  _globals['_DEMO']._serialized_start=421
-  _globals['_DEMO']._serialized_end=764
+  _globals['_UPLOADREQUEST']._serialized_start=420
+  _globals['_UPLOADREQUEST']._serialized_end=452
+  _globals['_UPLOADRESPONSE']._serialized_start=454
+  _globals['_UPLOADRESPONSE']._serialized_end=516
+  _globals['_DOWNLOADREQUEST']._serialized_start=518
+  _globals['_DOWNLOADREQUEST']._serialized_end=571
+  _globals['_DOWNLOADRESPONSE']._serialized_start=573
+  _globals['_DOWNLOADRESPONSE']._serialized_end=608
+  _globals['_CHATREQUEST']._serialized_start=610
+  _globals['_CHATREQUEST']._serialized_end=637
+  _globals['_CHATRESPONSE']._serialized_start=639
+  _globals['_CHATRESPONSE']._serialized_end=667
+  _globals['_DEMO']._serialized_start=670
+  _globals['_DEMO']._serialized_end=1258
 # @@protoc_insertion_point(module_scope)

@@ -55,6 +55,21 @@ class DemoStub(object):
                 request_serializer=rpc__async_dot_demo_dot_v1_dot_demo__pb2.FailRequest.SerializeToString,
                 response_deserializer=rpc__async_dot_demo_dot_v1_dot_demo__pb2.FailResponse.FromString,
                 _registered_method=True)
+        self.Upload = channel.stream_unary(
+                '/rpc_async.demo.v1.Demo/Upload',
+                request_serializer=rpc__async_dot_demo_dot_v1_dot_demo__pb2.UploadRequest.SerializeToString,
+                response_deserializer=rpc__async_dot_demo_dot_v1_dot_demo__pb2.UploadResponse.FromString,
+                _registered_method=True)
+        self.Download = channel.unary_stream(
+                '/rpc_async.demo.v1.Demo/Download',
+                request_serializer=rpc__async_dot_demo_dot_v1_dot_demo__pb2.DownloadRequest.SerializeToString,
+                response_deserializer=rpc__async_dot_demo_dot_v1_dot_demo__pb2.DownloadResponse.FromString,
+                _registered_method=True)
+        self.Chat = channel.stream_stream(
+                '/rpc_async.demo.v1.Demo/Chat',
+                request_serializer=rpc__async_dot_demo_dot_v1_dot_demo__pb2.ChatRequest.SerializeToString,
+                response_deserializer=rpc__async_dot_demo_dot_v1_dot_demo__pb2.ChatResponse.FromString,
+                _registered_method=True)
 
 
 class DemoServicer(object):
@@ -90,6 +105,28 @@ class DemoServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Upload(self, request_iterator, context):
+        """Takes in chunks to the end of the pipe, reports progress, and replies with what it has got. If it is asked to
+        stop, it replies with what it has got so far.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Download(self, request, context):
+        """Gives out as many chunks as the request asks for, or until it is asked to stop.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Chat(self, request_iterator, context):
+        """Sends each chunk back as it comes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DemoServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +149,21 @@ def add_DemoServicer_to_server(servicer, server):
                     servicer.Fail,
                     request_deserializer=rpc__async_dot_demo_dot_v1_dot_demo__pb2.FailRequest.FromString,
                     response_serializer=rpc__async_dot_demo_dot_v1_dot_demo__pb2.FailResponse.SerializeToString,
+            ),
+            'Upload': grpc.stream_unary_rpc_method_handler(
+                    servicer.Upload,
+                    request_deserializer=rpc__async_dot_demo_dot_v1_dot_demo__pb2.UploadRequest.FromString,
+                    response_serializer=rpc__async_dot_demo_dot_v1_dot_demo__pb2.UploadResponse.SerializeToString,
+            ),
+            'Download': grpc.unary_stream_rpc_method_handler(
+                    servicer.Download,
+                    request_deserializer=rpc__async_dot_demo_dot_v1_dot_demo__pb2.DownloadRequest.FromString,
+                    response_serializer=rpc__async_dot_demo_dot_v1_dot_demo__pb2.DownloadResponse.SerializeToString,
+            ),
+            'Chat': grpc.stream_stream_rpc_method_handler(
+                    servicer.Chat,
+                    request_deserializer=rpc__async_dot_demo_dot_v1_dot_demo__pb2.ChatRequest.FromString,
+                    response_serializer=rpc__async_dot_demo_dot_v1_dot_demo__pb2.ChatResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +275,87 @@ class Demo(object):
             '/rpc_async.demo.v1.Demo/Fail',
             rpc__async_dot_demo_dot_v1_dot_demo__pb2.FailRequest.SerializeToString,
             rpc__async_dot_demo_dot_v1_dot_demo__pb2.FailResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Upload(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/rpc_async.demo.v1.Demo/Upload',
+            rpc__async_dot_demo_dot_v1_dot_demo__pb2.UploadRequest.SerializeToString,
+            rpc__async_dot_demo_dot_v1_dot_demo__pb2.UploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Download(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/rpc_async.demo.v1.Demo/Download',
+            rpc__async_dot_demo_dot_v1_dot_demo__pb2.DownloadRequest.SerializeToString,
+            rpc__async_dot_demo_dot_v1_dot_demo__pb2.DownloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Chat(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/rpc_async.demo.v1.Demo/Chat',
+            rpc__async_dot_demo_dot_v1_dot_demo__pb2.ChatRequest.SerializeToString,
+            rpc__async_dot_demo_dot_v1_dot_demo__pb2.ChatResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,14 @@ class DemoStub:
     """Sends the payload back, completed from another thread after the manager routine has returned."""
     Fail: _grpc.UnaryUnaryMultiCallable[_demo_pb2.FailRequest, _demo_pb2.FailResponse]
     """Aborts with the code and the message that the request asks for."""
+    Upload: _grpc.StreamUnaryMultiCallable[_demo_pb2.UploadRequest, _demo_pb2.UploadResponse]
+    """Takes in chunks to the end of the pipe, reports progress, and replies with what it has got. If it is asked to
+    stop, it replies with what it has got so far.
+    """
+    Download: _grpc.UnaryStreamMultiCallable[_demo_pb2.DownloadRequest, _demo_pb2.DownloadResponse]
+    """Gives out as many chunks as the request asks for, or until it is asked to stop."""
+    Chat: _grpc.StreamStreamMultiCallable[_demo_pb2.ChatRequest, _demo_pb2.ChatResponse]
+    """Sends each chunk back as it comes."""
 
 @_typing.type_check_only
 class DemoAsyncStub(DemoStub):
@@ -59,6 +67,14 @@ class DemoAsyncStub(DemoStub):
     """Sends the payload back, completed from another thread after the manager routine has returned."""
     Fail: _aio.UnaryUnaryMultiCallable[_demo_pb2.FailRequest, _demo_pb2.FailResponse]  # type: ignore[assignment]
     """Aborts with the code and the message that the request asks for."""
+    Upload: _aio.StreamUnaryMultiCallable[_demo_pb2.UploadRequest, _demo_pb2.UploadResponse]  # type: ignore[assignment]
+    """Takes in chunks to the end of the pipe, reports progress, and replies with what it has got. If it is asked to
+    stop, it replies with what it has got so far.
+    """
+    Download: _aio.UnaryStreamMultiCallable[_demo_pb2.DownloadRequest, _demo_pb2.DownloadResponse]  # type: ignore[assignment]
+    """Gives out as many chunks as the request asks for, or until it is asked to stop."""
+    Chat: _aio.StreamStreamMultiCallable[_demo_pb2.ChatRequest, _demo_pb2.ChatResponse]  # type: ignore[assignment]
+    """Sends each chunk back as it comes."""
 
 class DemoServicer(metaclass=_abc_1.ABCMeta):
     """Calls that show one thing each."""
@@ -96,5 +112,31 @@ class DemoServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_demo_pb2.FailResponse, _abc.Awaitable[_demo_pb2.FailResponse]]:
         """Aborts with the code and the message that the request asks for."""
+
+    @_abc_1.abstractmethod
+    def Upload(
+        self,
+        request_iterator: _MaybeAsyncIterator[_demo_pb2.UploadRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_demo_pb2.UploadResponse, _abc.Awaitable[_demo_pb2.UploadResponse]]:
+        """Takes in chunks to the end of the pipe, reports progress, and replies with what it has got. If it is asked to
+        stop, it replies with what it has got so far.
+        """
+
+    @_abc_1.abstractmethod
+    def Download(
+        self,
+        request: _demo_pb2.DownloadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_demo_pb2.DownloadResponse], _abc.AsyncIterator[_demo_pb2.DownloadResponse]]:
+        """Gives out as many chunks as the request asks for, or until it is asked to stop."""
+
+    @_abc_1.abstractmethod
+    def Chat(
+        self,
+        request_iterator: _MaybeAsyncIterator[_demo_pb2.ChatRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_demo_pb2.ChatResponse], _abc.AsyncIterator[_demo_pb2.ChatResponse]]:
+        """Sends each chunk back as it comes."""
 
 def add_DemoServicer_to_server(servicer: DemoServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import rpc_async
-from rpc_async.serving.manager import RoutineKind, manager, routine_kind
+from rpc_async.serving.manager import Mark, RoutineKind, manager, mark_of
 
 
 class Servicer:
@@ -30,11 +30,11 @@ class Servicer:
 
 def test_where_a_routine_runs() -> None:
     servicer = Servicer()
-    assert routine_kind(servicer.task) is RoutineKind.TASK
-    assert routine_kind(servicer.thread) is RoutineKind.THREAD
-    assert routine_kind(servicer.inline) is RoutineKind.INLINE
-    assert routine_kind(servicer.also_thread) is RoutineKind.THREAD
-    assert routine_kind(servicer.unmarked) is None
+    assert mark_of(servicer.task) == Mark(RoutineKind.TASK, True, False)
+    assert mark_of(servicer.thread) == Mark(RoutineKind.THREAD, True, False)
+    assert mark_of(servicer.inline) == Mark(RoutineKind.INLINE, True, False)
+    assert mark_of(servicer.also_thread) == Mark(RoutineKind.THREAD, True, False)
+    assert mark_of(servicer.unmarked) is None
 
 
 def too_few(self: Any, request: Any) -> None: ...

@@ -1,4 +1,4 @@
-"""Who is told of a call that was begun with `notify=`, or given to `AsyncCall.notify`."""
+"""Who is told of a call that was begun with `notify=`, or given to a handle's `notify`."""
 
 from __future__ import annotations
 
@@ -15,34 +15,41 @@ from rpc_async.status import AsyncEvent
 
 __all__ = ["Told"]
 
-_KNOWN = frozenset({AsyncEvent.CALL_COMPLETE, AsyncEvent.PROGRESS})
-
 
 class Told:
     """A target that is told of a call, and those that were named before it: most calls have one, and no list."""
 
-    __slots__ = ("_before", "_gate", "_key", "_sink", "_watched")
+    __slots__ = ("_before", "_gates", "_key", "_sink", "_watched")
 
-    def __init__(self, target: Target, key: object, events: Collection[AsyncEvent], mailbox: Mailbox) -> None:
-        """Make it; raises what `AsyncCall.notify` raises."""
-        self._gate: Gate | None = None
+    def __init__(
+        self,
+        target: Target,
+        key: object,
+        events: Collection[AsyncEvent],
+        mailbox: Mailbox,
+        known: Collection[AsyncEvent],
+    ) -> None:
+        """Make it; raises what `AsyncCall.notify` raises. `known`: the events that the call has."""
+        self._gates: dict[AsyncEvent, Gate] | None = None
         if events:
-            unknown = [event for event in events if event not in _KNOWN]
+            unknown = [event for event in events if event not in known]
             if unknown:
-                raise CannotSupport(
-                    f"events={unknown!r}: a call tells of its end, and of PROGRESS; nothing will be told"
-                )
-            if AsyncEvent.PROGRESS in events:
-                self._gate = Gate()
+                names = ", ".join(AsyncEvent(event).name for event in known)
+                raise CannotSupport(f"events={unknown!r}: this call tells of {names}; nothing will be told")
+            self._gates = {event: Gate() for event in events if event is not AsyncEvent.CALL_COMPLETE}
         self._sink: Callable[[Completion], object] = bind(target, mailbox)
         self._key = key
         self._before: Told | None = None
-        self._watched = self._gate is not None
+        self._watched = bool(self._gates)
 
     @property
     def watched(self) -> bool:
-        """Whether any of them wants progress reports."""
+        """Whether any of them wants to be told of more than the end."""
         return self._watched
+
+    def wants(self, event: AsyncEvent) -> bool:
+        """Tell whether any of them wants to be told of an event that comes again and again."""
+        return self._watched and any(one._gates is not None and event in one._gates for one in self._all())
 
     def join(self, before: Told | None) -> Told:
         """Add this one to those before it."""
@@ -59,12 +66,12 @@ class Told:
             for one in self._all():
                 deliver(one._sink, Completion(AsyncEvent.CALL_COMPLETE, call, one._key))
 
-    def progress(self, call: Any) -> None:
-        """Tell those who want to know that there is a new report. On the channel's loop."""
+    def tell(self, event: AsyncEvent, call: Any) -> None:
+        """Tell those who want to know of an event, unless they have not taken the one before. On the mailbox's loop."""
         for one in self._all():
-            gate = one._gate
+            gate = None if one._gates is None else one._gates.get(event)
             if gate is not None and gate.news():
-                deliver(one._sink, latest(AsyncEvent.PROGRESS, call, one._key, gate))
+                deliver(one._sink, latest(event, call, one._key, gate))
 
     def _all(self) -> Iterator[Told]:
         chain: list[Told] = [self]

@@ -12,11 +12,11 @@ from typing import Any, Final
 from rpc_async.errors import InvalidAsyncCall
 from rpc_async.mailbox import Mailbox
 
-__all__ = ["Latch"]
+__all__ = ["Change", "Latch"]
 
 Waiter = asyncio.Future[None] | Callable[[], None]
 
-_LOGGER: Final = logging.getLogger("rpc_async.calling")
+_LOGGER: Final = logging.getLogger("rpc_async")
 
 
 class Latch(ABC):
@@ -98,7 +98,8 @@ class Latch(ABC):
             return True
         if self._mailbox.here() and self._mailbox.loop.is_running():
             raise InvalidAsyncCall(
-                f"{self!r}: this thread runs the channel's event loop and would wait for itself; await it instead"
+                f"{self!r}: this thread runs the event loop that it depends on, and would wait for itself; await it "
+                "instead"
             )
         event = threading.Event()
         if not self._subscribe(event.set):
@@ -128,6 +129,29 @@ class Latch(ABC):
             except BaseException:  # the wait was cancelled, and that is all that was (C11)
                 self._unsubscribe(waiter)
                 raise
+
+
+class Change(Latch):
+    """One turn of something that changes again and again: the next news of it."""
+
+    __slots__ = ("_did",)
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        super().__init__(mailbox)
+        self._did = False
+
+    def _happened(self) -> bool:
+        return self._did
+
+    def happen(self) -> None:
+        """There is news."""
+        with self._mailbox.lock:
+            self._did = True
+        self._release()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if not self._did:
+            yield from self._wait_here()
 
 
 def _set(future: asyncio.Future[None]) -> None:

@@ -1,0 +1,88 @@
+"""What all methods of a channel have: the messages that they take."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+
+from rpc_async.calling.native import PLAIN, CallOptions
+from rpc_async.errors import BadStubData, InvalidArgument, InvalidBinding, PayloadTooLarge
+from rpc_async.wire.descriptors import request_type
+from rpc_async.wire.metadata import check_metadata
+
+if TYPE_CHECKING:
+    from rpc_async.calling.channel import Channel
+
+__all__ = ["MetadataLike", "Method"]
+
+MetadataLike = Iterable[tuple[str, str | bytes]]
+
+
+class Method:
+    """A method of a generated stub."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        method: str,
+        serialize: Callable[[Any], bytes] | None,
+        deserialize: Callable[[bytes], Any] | None,
+    ) -> None:
+        self._channel = channel
+        self._method: Final = method
+        self._serialize = serialize
+        self._deserialize = deserialize
+        self._request_type = None if serialize is None else request_type(method)  # None: the user brings bytes
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._method}>"
+
+    @property
+    def channel(self) -> Channel:
+        """The channel that the method's calls go by."""
+        return self._channel
+
+    def check_options(
+        self,
+        timeout: float | None,
+        metadata: MetadataLike | None,
+        credentials: grpc.CallCredentials | None,
+        wait_for_ready: bool | None,
+        compression: grpc.Compression | None,
+    ) -> CallOptions:
+        """Return what goes with a call. Raises InvalidArgument."""
+        if timeout is not None and not math.isfinite(timeout):
+            raise InvalidArgument(f"timeout {timeout}: a number of seconds, or None for none; no call was begun")
+        if metadata is None and credentials is None and wait_for_ready is None and compression is None:
+            return PLAIN
+        return CallOptions(check_metadata(metadata), credentials, wait_for_ready, compression)
+
+    def _closed(self) -> InvalidBinding:
+        return InvalidBinding(f"{self._method}: the channel or its event loop is closed; no call was begun")
+
+    def _freeze(self, request: Any) -> Any:
+        """Make what is sent share nothing with the message, which the caller may change at once."""
+        if self._request_type is not None and not isinstance(request, self._request_type):
+            raise BadStubData(
+                f"{self._method}: the message is a {type(request).__name__}, and must be a "
+                f"{self._request_type.__name__}; it was not sent"
+            )
+        try:
+            payload = _to_bytes(request) if self._serialize is None else self._serialize(request)
+            size = memoryview(payload).nbytes
+        except Exception as error:
+            raise BadStubData(f"{self._method}: the message cannot be serialised; it was not sent: {error}") from error
+        if size > self._channel.max_payload:
+            raise PayloadTooLarge(
+                f"{self._method}: the message takes {size} bytes and may take {self._channel.max_payload}; it was not "
+                "sent"
+            )
+        return copy.deepcopy(request) if self._channel.intercepted else payload
+
+
+def _to_bytes(request: Any) -> bytes:
+    return request if type(request) is bytes else memoryview(request).tobytes()
