@@ -8,6 +8,7 @@ other: a task on the mailbox's loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
@@ -469,10 +470,12 @@ class Pulling(Generic[PulledT]):
 
     async def __aiter__(self) -> AsyncIterator[PulledT]:
         """Iterate over the chunks to the end of the pipe, on any event loop."""
-        while not self._pull_end.drained and (chunk := await self._pull_end.read()) is not None:
-            yield chunk
+        with contextlib.suppress(PipeEmpty):  # another has pulled the end
+            while (chunk := await self._pull_end.read()) is not None:
+                yield chunk
 
     def __iter__(self) -> Iterator[PulledT]:
         """Iterate over the chunks to the end of the pipe, and block this thread for each."""
-        while not self._pull_end.drained and (chunk := self._pull_end.get(None)) is not None:
-            yield chunk
+        with contextlib.suppress(PipeEmpty):
+            while (chunk := self._pull_end.get(None)) is not None:
+                yield chunk

@@ -86,6 +86,44 @@ class Parked(Servicer):
         return await asyncio.wait_for(self.arrived.get(), PATIENCE)
 
 
+UploadCall = rpc_async.ServerPullCall[demo_pb2.UploadRequest, demo_pb2.UploadResponse]
+DownloadCall = rpc_async.ServerPushCall[demo_pb2.DownloadResponse]
+ChatCall = rpc_async.ServerPushPullCall[demo_pb2.ChatResponse, demo_pb2.ChatRequest]
+
+
+class Piped(Servicer):
+    """Keeps every call with pipes for the test to use."""
+
+    def __init__(self) -> None:
+        self.uploads: asyncio.Queue[UploadCall] = asyncio.Queue()
+        self.downloads: asyncio.Queue[DownloadCall] = asyncio.Queue()
+        self.chats: asyncio.Queue[ChatCall] = asyncio.Queue()
+
+    @rpc_async.manager(inline=True)
+    def Upload(self, call: UploadCall) -> None:
+        self.uploads.put_nowait(call)
+
+    @rpc_async.manager(inline=True)
+    def Download(self, request: demo_pb2.DownloadRequest, call: DownloadCall) -> None:
+        self.downloads.put_nowait(call)
+
+    @rpc_async.manager(inline=True)
+    def Chat(self, call: ChatCall) -> None:
+        self.chats.put_nowait(call)
+
+    async def upload(self) -> UploadCall:
+        """Wait for the next call of `Upload`."""
+        return await asyncio.wait_for(self.uploads.get(), PATIENCE)
+
+    async def download(self) -> DownloadCall:
+        """Wait for the next call of `Download`."""
+        return await asyncio.wait_for(self.downloads.get(), PATIENCE)
+
+    async def chat(self) -> ChatCall:
+        """Wait for the next call of `Chat`."""
+        return await asyncio.wait_for(self.chats.get(), PATIENCE)
+
+
 class Seen(Generic[T]):
     """A value that one side sets and the other waits for, from any thread."""
 

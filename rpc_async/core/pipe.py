@@ -243,12 +243,14 @@ class Pipes:
         """Return OK, or PIPE_DISCIPLINE_ERROR: the client has not pushed to the end, or not pulled to it (P5).
 
         ASYNC_CALL_PENDING: it has done its part, and the call has not settled (C1). A failure is collected at any time,
-        and so is the reply of a server that did not want all that could have been pushed.
+        and so is the reply of a server that did not want all that could have been pushed. Only with `strict` must the
+        null chunk have been pulled, too, behind the last one.
         """
         if type(outcome) is Fault:
             return _OK
-        if outcome is not None:
-            return _OK if self.pulling is None or self.pulling.drained else RpcStatus.PIPE_DISCIPLINE_ERROR
-        unended = self.pushing is not None and self.pushing.state is _O
         unpulled = self.pulling is not None and self.pulling.chunks > 0
+        if outcome is not None:
+            undrained = self.strict and self.pulling is not None and not self.pulling.drained
+            return RpcStatus.PIPE_DISCIPLINE_ERROR if unpulled or undrained else _OK
+        unended = self.pushing is not None and self.pushing.state is _O
         return RpcStatus.PIPE_DISCIPLINE_ERROR if unended or unpulled else _PENDING

@@ -10,7 +10,7 @@ import grpc.aio
 
 from rpc_async.core.outcome import Outcome, Reply, fault
 from rpc_async.core.pipe import Pipes
-from rpc_async.core.server_call import ServerEvent, ServerState
+from rpc_async.core.server_call import ServerCallMachine, ServerEvent, ServerState
 from rpc_async.errors import BadStubData, PipeDisciplineError
 from rpc_async.mailbox import Mailbox
 from rpc_async.notification.targets import Target
@@ -20,7 +20,7 @@ from rpc_async.serving.call import ServerCall
 from rpc_async.serving.codec import Codec
 from rpc_async.serving.native_call import Context, NativeCall
 from rpc_async.serving.record import CallRecord
-from rpc_async.status import AsyncEvent, RpcStatus
+from rpc_async.status import AsyncEvent, CancelReason, RpcStatus
 from rpc_async.wire.metadata import CALL_ID_KEY
 
 if TYPE_CHECKING:
@@ -67,8 +67,9 @@ class PipeRecord(NativeCall):
     ) -> None:
         self.pipes: Pipes = Pipes(pushing=shape.pushes, pulling=shape.pulls, server=True, strict=shape.strict)
         """The machine of the pipes."""
-        completing = cast("Codec", _Completing(codec, self.pipes, dispatcher.mailbox))
-        super().__init__(call_id, completing, dispatcher, metadata, context)
+        completing = _Completing(codec, self.pipes, dispatcher.mailbox)
+        super().__init__(call_id, cast("Codec", completing), dispatcher, metadata, context)
+        completing.machine = self.machine
         self._codec_of_chunks = codec
         self.push_end: PushEnd[Any] | None = None
         if self.pipes.pushing is not None:
@@ -220,19 +221,22 @@ class PipeRecord(NativeCall):
 class _Completing:
     """What a reply goes through, in place of the codec alone: a call is completed once its pipes are drained (P5)."""
 
-    __slots__ = ("_codec", "_lock", "_pipes", "method")
+    __slots__ = ("_codec", "_lock", "_pipes", "machine", "method")
 
     def __init__(self, codec: Codec, pipes: Pipes, mailbox: Mailbox) -> None:
         self.method: Final = codec.method
         self._codec = codec
         self._pipes = pipes
         self._lock = mailbox.lock
+        self.machine: ServerCallMachine | None = None
 
     def encode(self, reply: Any) -> Any:
         """Freeze a reply, or check that there is none where chunks were pushed in its place."""
         with self._lock:
             verdict = self._pipes.may_complete()
-        if verdict is not RpcStatus.OK:
+        assert self.machine is not None
+        abandoned = self.machine.cancel_reason not in (None, CancelReason.CLIENT_REQUESTED)
+        if verdict is not RpcStatus.OK and not abandoned:  # if it is, what it is completed with is dropped (S11)
             raise PipeDisciplineError(
                 f"{self.method}: the call was completed before its pipes were drained; pull to the end first, or "
                 "discard(); with strict_pipes push the end, too: the client gets an error (P5)"

@@ -1,8 +1,8 @@
 """A pipe under any sequence of events: nothing is lost, doubled or held without bound, and nobody waits for ever.
 
-P1 to P4 and P6 in the machine: what comes out is what went in, in order (P1); the end comes once, behind it (P2, P3); it
-holds no more than its bound and one chunk (P4); whoever was told to wait is told when that is over (P2, P4); and after a
-failure nothing is held (P6).
+P1 to P4 and P6 in the machine: what comes out is what went in, in order (P1); the end comes once, behind it (P2, P3);
+it holds no more than its bound and one chunk (P4); whoever was told to wait is told when that is over (P2, P4); and
+after a failure nothing is held (P6).
 """
 
 from __future__ import annotations
