@@ -65,6 +65,7 @@ from rpc_async.dce.names import (
     RpcSendComplete,
 )
 from rpc_async.dce.notification import CompletionPacket, MessageWindow
+from rpc_async.dce.pipes import pull, push
 from rpc_async.dce.serving import (
     RpcServerSubscribeForNotification,
     RpcServerTestCancel,
@@ -147,4 +148,6 @@ __all__ = [
     "begin",
     "call",
     "manager",
+    "pull",
+    "push",
 ]

@@ -6,18 +6,26 @@ stub does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Final, TypeVar, overload
+from collections.abc import Iterable
+from typing import Any, Final, TypedDict, TypeVar, Unpack, overload
 
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
 import rpc_async
-from rpc_async import AsyncCall, InvalidArgument, InvalidAsyncCall, InvalidAsyncHandle, RpcStatus, ServerCall
+from rpc_async import (
+    AsyncCall,
+    InvalidArgument,
+    InvalidAsyncCall,
+    InvalidAsyncHandle,
+    RpcStatus,
+    ServerCall,
+)
 from rpc_async.dce.names import RPC_C_NOTIFY_ON_SEND_COMPLETE, RpcCallComplete
 from rpc_async.dce.notification import target_of
-from rpc_async.dce.state import RPC_ASYNC_STATE
+from rpc_async.dce.pipes import pipe_events
+from rpc_async.dce.state import RPC_ASYNC_STATE, call_of, status_of
 
 __all__ = [
     "RpcAsyncAbortCall",
@@ -34,17 +42,37 @@ ReplyT = TypeVar("ReplyT")
 _NO_REPLY: Final = object()
 
 
+class BeginOptions(TypedDict, total=False):
+    """What `begin` takes beside the method and its request, as `rpc_async.begin` does."""
+
+    timeout: float | None
+    """Seconds until the call's deadline; None: no deadline."""
+    metadata: Iterable[tuple[str, str | bytes]] | None
+    """gRPC's metadata, as pairs."""
+    credentials: grpc.CallCredentials | None
+    """gRPC's call credentials."""
+    wait_for_ready: bool | None
+    """As in gRPC: wait for a connection, in place of failing where there is none."""
+    compression: grpc.Compression | None
+    """gRPC's compression for what the client sends."""
+
+
+@overload
 def begin(
     pAsync: RPC_ASYNC_STATE,
-    method: grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT],
+    method: (grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT] | grpc.aio.UnaryStreamMultiCallable[RequestT, ReplyT]),
     request: RequestT,
-    *,
-    timeout: float | None = None,
-    metadata: Iterable[tuple[str, str | bytes]] | None = None,
-    credentials: grpc.CallCredentials | None = None,
-    wait_for_ready: bool | None = None,
-    compression: grpc.Compression | None = None,
-) -> None:
+    **options: Unpack[BeginOptions],
+) -> None: ...
+@overload
+def begin(
+    pAsync: RPC_ASYNC_STATE,
+    method: (
+        grpc.aio.StreamUnaryMultiCallable[RequestT, ReplyT] | grpc.aio.StreamStreamMultiCallable[RequestT, ReplyT]
+    ),
+    **options: Unpack[BeginOptions],
+) -> None: ...
+def begin(pAsync: RPC_ASYNC_STATE, method: Any, *request: Any, **options: Any) -> None:
     """Make a call on a state, in place of a client stub's `Method(pAsync, hBinding, request)`.
 
     Source: Making the asynchronous call; C4, C8. The options are those of `rpc_async.begin`. When it raises, no call
@@ -52,13 +80,10 @@ def begin(
 
     Args:
         pAsync: An initialised state on which no call is outstanding.
-        method: A unary method of a generated stub on a `Channel`: the channel is the binding.
-        request: The request.
-        timeout: Seconds until the call's deadline; None: no deadline.
-        metadata: gRPC's metadata, as pairs.
-        credentials: gRPC's call credentials.
-        wait_for_ready: As in gRPC.
-        compression: gRPC's compression for the request.
+        method: A method of a generated stub on a `Channel`: the channel is the binding. A streaming method has pipes,
+            which are used with `push` and `pull`, in the documented order.
+        request: The request, where the method takes one.
+        options: See `BeginOptions`.
 
     Raises:
         InvalidAsyncHandle: It is no state, was never initialised, or what the runtime set in it was changed.
@@ -83,20 +108,10 @@ def begin(
             )
         if pAsync.Flags not in (0, RPC_C_NOTIFY_ON_SEND_COMPLETE):
             raise InvalidArgument(f"Flags {pAsync.Flags!r}: 0 or RPC_C_NOTIFY_ON_SEND_COMPLETE; no call was begun")
-        notify, key = target_of(pAsync.NotificationType, pAsync.u, lambda _: pAsync)
-        pAsync.bind(
-            rpc_async.begin(
-                method,
-                request,
-                timeout=timeout,
-                metadata=metadata,
-                credentials=credentials,
-                wait_for_ready=wait_for_ready,
-                compression=compression,
-                notify=notify,
-                key=key,
-            )
-        )
+        if not isinstance(method, grpc.aio.UnaryUnaryMultiCallable):
+            options.update(strict_pipes=True, events=pipe_events(pAsync))
+        notify, key = target_of(pAsync.NotificationType, pAsync.u, lambda _: pAsync, "events" in options)
+        pAsync.bind(rpc_async.begin(method, *request, notify=notify, key=key, **options))
         pAsync.Event = RpcCallComplete
 
 
@@ -151,6 +166,8 @@ def RpcAsyncCompleteCall(pAsync: object, Reply: object = _NO_REPLY) -> int | tup
         RPC_S_INVALID_ASYNC_HANDLE: It is no state, has no call, or what the runtime set in it was changed.
         RPC_X_BAD_STUB_DATA: The reply is of another type than the method's; on the server the call fails so.
         RPC_S_OUT_OF_MEMORY: On the server: the reply is over the size limit, and the call fails so.
+        RPC_X_PIPE_DISCIPLINE_ERROR: A pipe was not drained, or its end not pushed: the call is aborted, or on the
+            server fails so (P5).
         Any other: On the client: the call failed so.
     """
     status, reply = _complete(pAsync, None if Reply is _NO_REPLY else Reply)
@@ -164,20 +181,32 @@ def _complete(state: object, given: object) -> tuple[int, Any]:
         call = state._call
         if call is None or not state.intact():
             return RpcStatus.INVALID_ASYNC_HANDLE, None
-        if isinstance(call, AsyncCall) and not call.done():
-            return RpcStatus.ASYNC_CALL_PENDING, None
+        outcome: tuple[int, Any] = _collect(call) if isinstance(call, AsyncCall) else (RpcStatus.OK, None)
+        status, reply = outcome
+        if status == RpcStatus.ASYNC_CALL_PENDING:
+            return status, None
         state.bind(None)
     if isinstance(call, ServerCall):
-        return _status(lambda: call.complete(given)), None
-    try:
-        reply = call.complete()
-    except rpc_async.CallError as error:
-        return error.status, None
+        return status_of(lambda: call.complete(given)), None
+    if status != RpcStatus.OK:
+        return status, None
     if given is not None:
         if not isinstance(given, Message) or type(given) is not type(reply):
             return RpcStatus.BAD_STUB_DATA, None
         given.CopyFrom(reply)
     return RpcStatus.OK, reply
+
+
+def _collect(call: AsyncCall[Any]) -> tuple[int, Any]:
+    try:
+        return RpcStatus.OK, call.complete()
+    except rpc_async.CallError as error:
+        return error.status, None
+    except rpc_async.PipeDisciplineError as error:
+        call.cancel()  # it is final, and nobody will use the pipes any more
+        return error.status, None
+    except rpc_async.UsageError as error:
+        return error.status, None
 
 
 def RpcAsyncCancelCall(pAsync: object, fAbort: bool) -> RpcStatus:
@@ -195,7 +224,7 @@ def RpcAsyncCancelCall(pAsync: object, fAbort: bool) -> RpcStatus:
         RPC_S_INVALID_ASYNC_HANDLE: It is no state, has no call, or what the runtime set in it was changed.
         RPC_S_INVALID_ASYNC_CALL: It is a server's.
     """
-    call = _live(pAsync)
+    call = call_of(pAsync)
     if isinstance(call, RpcStatus):
         return call
     if not isinstance(call, AsyncCall):
@@ -221,13 +250,13 @@ def RpcAsyncAbortCall(pAsync: object, ExceptionCode: int) -> RpcStatus:
         RPC_S_INVALID_ASYNC_HANDLE: It is no state, has no call, or what the runtime set in it was changed.
         RPC_S_INVALID_ASYNC_CALL: It is a client's.
     """
-    call = _live(pAsync)
+    call = call_of(pAsync)
     if isinstance(pAsync, RPC_ASYNC_STATE) and pAsync.intact() and not pAsync._of_server:
         return RpcStatus.INVALID_ASYNC_CALL
     if not isinstance(call, ServerCall):
         return RpcStatus.INVALID_ASYNC_HANDLE
     assert isinstance(pAsync, RPC_ASYNC_STATE)
-    status = _status(lambda: call.abort(ExceptionCode).status)
+    status = status_of(lambda: call.abort(ExceptionCode).status)
     if status is not RpcStatus.INVALID_ARG:
         with pAsync._guard:
             pAsync.bind(None)
@@ -246,19 +275,3 @@ def RpcAsyncGetCallHandle(pAsync: RPC_ASYNC_STATE) -> AsyncCall[Any] | ServerCal
     """
     handle: AsyncCall[Any] | ServerCall[Any] | None = pAsync.RuntimeInfo
     return handle
-
-
-def _live(state: object) -> AsyncCall[Any] | ServerCall[Any] | RpcStatus:
-    """Return the call that a state carries, or the status of a state that carries none."""
-    if isinstance(state, RPC_ASYNC_STATE):
-        with state._guard:
-            if state._call is not None and state.intact():
-                return state._call
-    return RpcStatus.INVALID_ASYNC_HANDLE
-
-
-def _status(function: Callable[[], RpcStatus]) -> RpcStatus:
-    try:
-        return function()
-    except rpc_async.UsageError as error:
-        return error.status

@@ -71,13 +71,16 @@ class MessageWindow:
         self._procedure(self, message.Msg, 0, state)
 
 
-def target_of(kind: int, info: RPC_ASYNC_NOTIFICATION_INFO, state_of: StateOf) -> tuple[Target | None, object]:
+def target_of(
+    kind: int, info: RPC_ASYNC_NOTIFICATION_INFO, state_of: StateOf, pipes: bool = False
+) -> tuple[Target | None, object]:
     """Return the target, and the key, that a NotificationType and its branch of the union stand for.
 
     Args:
         kind: The NotificationType.
         info: The union, whose branch is copied.
         state_of: Gives the state that a notification is about.
+        pipes: There are notifications of several kinds, so that an event's receiver must be able to tell which.
 
     Raises:
         InvalidArgument: The kind is none, or the branch does not hold what it must.
@@ -87,7 +90,8 @@ def target_of(kind: int, info: RPC_ASYNC_NOTIFICATION_INFO, state_of: StateOf) -
         case RPC_NOTIFICATION_TYPES.RpcNotificationTypeNone:
             return None, None
         case RPC_NOTIFICATION_TYPES.RpcNotificationTypeEvent:
-            return _checked("u.hEvent", info.hEvent, (threading.Event, asyncio.Event)), None
+            event = _checked("u.hEvent", info.hEvent, (threading.Event, asyncio.Event))
+            return _that_says_which(event, state_of) if pipes else event, None
         case RPC_NOTIFICATION_TYPES.RpcNotificationTypeApc:
             if info.APC.hThread not in (None, 0, threading.current_thread(), threading.get_ident()):
                 raise CannotSupport("u.APC.hThread: None, or the thread that runs here; nothing was begun")
@@ -110,6 +114,24 @@ def _checked(field: str, value: Any, types: tuple[type, ...]) -> Any:
         names = " or ".join(f"{one.__module__}.{one.__name__}" for one in types)
         raise InvalidArgument(f"{field} is {value!r}, and must be a {names}; nothing was begun")
     return value
+
+
+def _that_says_which(event: threading.Event | asyncio.Event, state_of: StateOf) -> Target:
+    """Return a target that writes into the state what happened, and then sets the event."""
+
+    def told(completion: Completion) -> None:
+        _note(state_of(completion), completion)
+        event.set()
+
+    if isinstance(event, threading.Event):
+        return told
+    try:
+        return Post(asyncio.get_running_loop(), told)
+    except RuntimeError:
+        raise InvalidArgument(
+            "u.hEvent: an asyncio.Event is given where its event loop runs; in a thread, give a threading.Event; "
+            "nothing was begun"
+        ) from None
 
 
 def _routine(field: str, routine: Any, state_of: StateOf) -> Callable[[Completion], None]:

@@ -42,8 +42,14 @@ def manager(routine: Any = None, /, *, inline: bool = False) -> Any:
     """Mark a servicer's method as `[async]`: it gets the parameters of a documented server routine.
 
     It is called as `(self, pAsync, hBinding, request)`: the state, which the runtime made for this call; the call's
-    own handle, which is what `RpcAsyncGetCallHandle(pAsync)` gives; and the request. Else it is as with
-    `rpc_async.manager`. Source: RPC_ASYNC_STATE ("on the server the runtime creates the handle"); S1, S2.
+    own handle, which is what `RpcAsyncGetCallHandle(pAsync)` gives; and the request, but where the client streams:
+    there it comes through the pipe. Else it is as with `rpc_async.manager`.
+
+    Pipes are used with `push` and `pull`. Where there is one each way, that which comes in is pulled to its end first,
+    and the end of the other is pushed before the call is completed. To be told of them, the routine sets the state's
+    NotificationType, its branch and its Flags before it first uses a pipe.
+
+    Source: RPC_ASYNC_STATE ("on the server the runtime creates the handle"); S1, S2, P5.
 
     Args:
         routine: `async def` runs as a task on the server's loop; `def` runs in the server's thread pool.
@@ -59,25 +65,49 @@ def manager(routine: Any = None, /, *, inline: bool = False) -> Any:
 
 def _mark(routine: Any, inline: bool) -> Any:
     name = getattr(routine, "__qualname__", repr(routine))
-    if not inspect.isfunction(routine) or len(inspect.signature(routine).parameters) != 4:
-        raise rpc_async.InvalidArgument(f"@manager {name}: a method of (self, pAsync, hBinding, request)")
+    if not inspect.isfunction(routine) or len(inspect.signature(routine).parameters) not in (3, 4):
+        raise rpc_async.InvalidArgument(
+            f"@manager {name}: a method of (self, pAsync, hBinding, request), or, where the client streams, of "
+            "(self, pAsync, hBinding)"
+        )
     if inspect.isgeneratorfunction(routine) or inspect.isasyncgenfunction(routine):
         raise rpc_async.InvalidArgument(f"@manager {name}: a routine cannot be a generator; it completes its call")
-    marked: Any
+    strict = len(inspect.signature(routine).parameters) == 3  # what streams one way has no order to keep
+    return rpc_async.manager(inline=inline, strict_pipes=strict)(_documented(routine))
+
+
+def _documented(routine: Any) -> Any:
+    """Return a routine with the library's own parameters that calls one with the documented ones."""
+    takes_request = len(inspect.signature(routine).parameters) == 4
+    made: Any
     if inspect.iscoroutinefunction(routine):
+        if takes_request:
 
-        async def in_task(self: Any, request: Any, call: ServerCall[Any]) -> None:
-            await routine(self, RPC_ASYNC_STATE.for_call(call), call, request)
+            async def task(self: Any, request: Any, call: ServerCall[Any]) -> None:
+                await routine(self, RPC_ASYNC_STATE.for_call(call), call, request)
 
-        marked = in_task
-    else:
+            made = task
+        else:
+
+            async def task_of_pipe(self: Any, call: ServerCall[Any]) -> None:
+                await routine(self, RPC_ASYNC_STATE.for_call(call), call)
+
+            made = task_of_pipe
+    elif takes_request:
 
         def in_place(self: Any, request: Any, call: ServerCall[Any]) -> None:
             routine(self, RPC_ASYNC_STATE.for_call(call), call, request)
 
-        marked = in_place
-    marked.__name__, marked.__qualname__, marked.__doc__ = routine.__name__, name, routine.__doc__
-    return rpc_async.manager(inline=True)(marked) if inline else rpc_async.manager(marked)
+        made = in_place
+    else:
+
+        def in_place_of_pipe(self: Any, call: ServerCall[Any]) -> None:
+            routine(self, RPC_ASYNC_STATE.for_call(call), call)
+
+        made = in_place_of_pipe
+    for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+        setattr(made, name, getattr(routine, name))
+    return made
 
 
 def RpcServerTestCancel(BindingHandle: object = None) -> RpcStatus:

@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from rpc_async import AsyncCall, RpcStatus, ServerCall
+from rpc_async import AsyncCall, RpcStatus, ServerCall, UsageError
 from rpc_async.dce.names import RPC_NOTIFICATION_TYPES, RpcCallComplete
 
-__all__ = ["RPC_ASYNC_NOTIFICATION_INFO", "RPC_ASYNC_STATE", "SIZEOF_RPC_ASYNC_STATE", "RpcAsyncInitializeHandle"]
+__all__ = [
+    "RPC_ASYNC_NOTIFICATION_INFO",
+    "RPC_ASYNC_STATE",
+    "SIZEOF_RPC_ASYNC_STATE",
+    "RpcAsyncInitializeHandle",
+    "call_of",
+    "status_of",
+]
 
 SIZEOF_RPC_ASYNC_STATE: Final = 112
 """What `sizeof(RPC_ASYNC_STATE)` is on 64-bit Windows."""
@@ -103,6 +111,7 @@ class RPC_ASYNC_STATE:
         "__weakref__",
         "_call",
         "_guard",
+        "_listening",
         "_of_server",
         "u",
     )
@@ -122,6 +131,7 @@ class RPC_ASYNC_STATE:
         self._guard: Final = threading.RLock()  # a routine that is told at once may be told inside the call's begin
         self._call: AsyncCall[Any] | ServerCall[Any] | None = None
         self._of_server: bool = False
+        self._listening: bool = False
 
     def __repr__(self) -> str:
         side = "server" if self._of_server else "client"
@@ -203,3 +213,20 @@ def _initialize(state: RPC_ASYNC_STATE) -> None:
     state.Flags = 0
     state.bind(None)
     state.Reserved = [0, 0, 0, 0]
+
+
+def call_of(state: object) -> AsyncCall[Any] | ServerCall[Any] | RpcStatus:
+    """Return the call that a state carries, or the status of a state that carries none."""
+    if isinstance(state, RPC_ASYNC_STATE):
+        with state._guard:
+            if state._call is not None and state.intact():
+                return state._call
+    return RpcStatus.INVALID_ASYNC_HANDLE
+
+
+def status_of(function: Callable[[], RpcStatus]) -> RpcStatus:
+    """Call it, and return the status that it returned, or that of the misuse that it raised."""
+    try:
+        return function()
+    except UsageError as error:
+        return error.status

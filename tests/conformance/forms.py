@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Literal
 
+import grpc.aio
 from google.protobuf.message import Message
 
 import rpc_async
@@ -18,6 +19,8 @@ from tests.harness import Servicer
 Kind = Literal["task", "thread", "inline"]
 Routine = Callable[[Any, demo_pb2.EchoRequest], None]
 """What a manager routine does with its handle and the request."""
+PipeRoutine = Callable[[Any], None]
+"""What one of a streaming method does with its handle."""
 
 
 class Form(ABC):
@@ -26,21 +29,21 @@ class Form(ABC):
     name: str
 
     @abstractmethod
-    def servicer(self, kind: Kind, routine: Routine) -> Servicer:
-        """Make a servicer whose `Echo` is a manager routine of this kind."""
+    def servicer(self, kind: Kind, routine: Routine, pipe_routine: PipeRoutine) -> Servicer:
+        """Make a servicer whose `Echo` is a manager routine of this kind, and whose streaming methods are inline."""
 
     # -- the client -------------------------------------------------------------------------------------
 
     @abstractmethod
     def begin(
-        self, handle: Any, method: Any, request: Message, target: Any = None, key: Any = None, **options: Any
+        self, handle: Any, method: Any, *request: Message, target: Any = None, key: Any = None, **options: Any
     ) -> tuple[int, Any]:
         """Begin a call, on an earlier handle where the form has that. Returns the status and the handle.
 
         Args:
             handle: The earlier handle, or None.
             method: The stub's.
-            request: The request.
+            request: The request, where the method takes one.
             target: What is told: a `threading.Event`, a `CompletionQueue`, or a function of an event. None: nothing.
             key: What comes out of the queue with the notification.
             options: As for `rpc_async.begin`.
@@ -59,7 +62,19 @@ class Form(ABC):
     def call(self, handle: Any) -> rpc_async.AsyncCall[Any]:
         """Return the idiomatic handle of an outstanding call, for what only it can tell."""
 
+    @abstractmethod
+    def push(self, handle: Any, chunk: Any) -> int: ...
+
+    @abstractmethod
+    def pull(self, handle: Any) -> tuple[int, Any]: ...
+
     # -- the server -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def server_push(self, handle: Any, chunk: Any) -> int: ...
+
+    @abstractmethod
+    def server_pull(self, handle: Any) -> tuple[int, Any]: ...
 
     @abstractmethod
     def server_complete(self, handle: Any, reply: Any) -> int: ...
@@ -80,6 +95,9 @@ class Form(ABC):
     def server_call(self, handle: Any) -> ServerCall[Any]: ...
 
 
+PIPE_EVENTS = (rpc_async.AsyncEvent.SEND_COMPLETE, rpc_async.AsyncEvent.RECEIVE_COMPLETE)
+
+
 def status_of(function: Callable[[], Any]) -> tuple[int, Any]:
     """Call it, and return OK and what it returned, or the status of what it raised and None."""
     try:
@@ -97,8 +115,22 @@ class Idiomatic(Form):
 
     name = "idiomatic"
 
-    def servicer(self, kind: Kind, routine: Routine) -> Servicer:
+    def servicer(self, kind: Kind, routine: Routine, pipe_routine: PipeRoutine) -> Servicer:
         class Own(Servicer):
+            @rpc_async.manager(inline=True)
+            def Upload(self, call: rpc_async.ServerPullCall[demo_pb2.UploadRequest, demo_pb2.UploadResponse]) -> None:
+                pipe_routine(call)
+
+            @rpc_async.manager(inline=True)
+            def Download(
+                self, request: demo_pb2.DownloadRequest, call: rpc_async.ServerPushCall[demo_pb2.DownloadResponse]
+            ) -> None:
+                pipe_routine(call)
+
+            @rpc_async.manager(inline=True, strict_pipes=True)
+            def Chat(self, call: rpc_async.ServerPushPullCall[demo_pb2.ChatResponse, demo_pb2.ChatRequest]) -> None:
+                pipe_routine(call)
+
             if kind == "task":
 
                 @rpc_async.manager
@@ -115,10 +147,12 @@ class Idiomatic(Form):
         return Own()
 
     def begin(
-        self, handle: Any, method: Any, request: Message, target: Any = None, key: Any = None, **options: Any
+        self, handle: Any, method: Any, *request: Message, target: Any = None, key: Any = None, **options: Any
     ) -> tuple[int, Any]:
         notify = _of_event(target) if callable(target) else target
-        return status_of(lambda: rpc_async.begin(method, request, notify=notify, key=key, **options))
+        if not isinstance(method, grpc.aio.UnaryUnaryMultiCallable):
+            options.update(strict_pipes=True, events=() if notify is None else PIPE_EVENTS)
+        return status_of(lambda: rpc_async.begin(method, *request, notify=notify, key=key, **options))
 
     def status(self, handle: Any) -> int:
         return int(handle.status())
@@ -136,6 +170,18 @@ class Idiomatic(Form):
     def call(self, handle: Any) -> rpc_async.AsyncCall[Any]:
         call: rpc_async.AsyncCall[Any] = handle
         return call
+
+    def push(self, handle: Any, chunk: Any) -> int:
+        return status_of(lambda: handle.push(chunk))[0]
+
+    def pull(self, handle: Any) -> tuple[int, Any]:
+        return status_of(handle.pull)
+
+    def server_push(self, handle: Any, chunk: Any) -> int:
+        return self.push(handle, chunk)
+
+    def server_pull(self, handle: Any) -> tuple[int, Any]:
+        return self.pull(handle)
 
     def server_complete(self, handle: Any, reply: Any) -> int:
         status, verdict = status_of(lambda: handle.complete(reply))
@@ -167,8 +213,22 @@ class Facade(Form):
 
     name = "facade"
 
-    def servicer(self, kind: Kind, routine: Routine) -> Servicer:
+    def servicer(self, kind: Kind, routine: Routine, pipe_routine: PipeRoutine) -> Servicer:
         class Own(Servicer):
+            @dce.manager(inline=True)
+            def Upload(self, state: dce.RPC_ASYNC_STATE, binding: ServerCall[Any]) -> None:
+                pipe_routine((state, binding))
+
+            @dce.manager(inline=True)
+            def Download(
+                self, state: dce.RPC_ASYNC_STATE, binding: ServerCall[Any], request: demo_pb2.DownloadRequest
+            ) -> None:
+                pipe_routine((state, binding))
+
+            @dce.manager(inline=True)
+            def Chat(self, state: dce.RPC_ASYNC_STATE, binding: ServerCall[Any]) -> None:
+                pipe_routine((state, binding))
+
             if kind == "task":
 
                 @dce.manager
@@ -195,7 +255,7 @@ class Facade(Form):
         return Own()
 
     def begin(
-        self, handle: Any, method: Any, request: Message, target: Any = None, key: Any = None, **options: Any
+        self, handle: Any, method: Any, *request: Message, target: Any = None, key: Any = None, **options: Any
     ) -> tuple[int, Any]:
         if handle is None:
             handle = dce.RPC_ASYNC_STATE()
@@ -208,7 +268,9 @@ class Facade(Form):
         elif target is not None:
             handle.NotificationType = dce.RpcNotificationTypeCallback
             handle.u.NotificationRoutine = lambda state, context, event: target(event)
-        status, _ = status_of(lambda: dce.begin(handle, method, request, **options))
+        if not isinstance(method, grpc.aio.UnaryUnaryMultiCallable):
+            handle.Flags = dce.RPC_C_NOTIFY_ON_SEND_COMPLETE
+        status, _ = status_of(lambda: dce.begin(handle, method, *request, **options))
         return status, handle
 
     def status(self, handle: Any) -> int:
@@ -224,6 +286,18 @@ class Facade(Form):
         call = dce.RpcAsyncGetCallHandle(handle)
         assert isinstance(call, rpc_async.AsyncCall)
         return call
+
+    def push(self, handle: Any, chunk: Any) -> int:
+        return dce.push(handle, chunk)
+
+    def pull(self, handle: Any) -> tuple[int, Any]:
+        return dce.pull(handle)
+
+    def server_push(self, handle: Any, chunk: Any) -> int:
+        return dce.push(handle[0], chunk)
+
+    def server_pull(self, handle: Any) -> tuple[int, Any]:
+        return dce.pull(handle[0])
 
     def server_complete(self, handle: Any, reply: Any) -> int:
         return dce.RpcAsyncCompleteCall(handle[0], reply)

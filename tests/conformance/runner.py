@@ -11,7 +11,8 @@ import asyncio
 import gc
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ import rpc_async
 from rpc_async import RpcStatus, dce
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
 from tests.conformance.forms import FORMS, Form, Kind
-from tests.harness import PATIENCE, Parked, Wire, pair, request, response, serve, until
+from tests.harness import PATIENCE, TICK, Parked, Wire, pair, request, response, serve, until
 
 HERE = Path(__file__).parent
 TRANSPORTS: tuple[Wire, ...] = get_args(Wire)
@@ -84,6 +85,7 @@ class Player:
         self.server: Any = None
         self.clients: dict[str, Any] = {}
         self.servers: dict[str, Any] = {}
+        self.methods: dict[str, str] = {}
         self.events: dict[str, threading.Event] = {}
         self.told: dict[str, list[int]] = {}
         self.queues: dict[str, rpc_async.CompletionQueue] = {}
@@ -106,8 +108,9 @@ class Player:
                 assert status == expected, where
             else:
                 assert status == status_number(expected), where
-            if status == RpcStatus.OK and gives is not None:
-                assert reply.payload.decode() == gives, f"{where}, {reply!r}"
+            if status == RpcStatus.OK and "gives" in step:
+                given = reply if isinstance(reply, str | None) else reply.payload.decode()
+                assert given == gives, f"{where}, {reply!r}"
 
     def _here(self, value: Any) -> Any:
         return value[self.form.name] if isinstance(value, dict) and set(value) <= set(FORMS) else value
@@ -129,6 +132,10 @@ class Player:
                 assert self.form.server_complete(handle, response(str(int(status)).encode())) == RpcStatus.OK
                 self.servers[asked["call"]] = handle
 
+    def serve_pipe(self, handle: Any) -> None:
+        """Park a call with pipes."""
+        self.servers[str(dict(self.form.server_call(handle).invocation_metadata())["call"])] = handle
+
     # -- the client -------------------------------------------------------------------------------------
 
     def do_begin(
@@ -143,6 +150,79 @@ class Player:
         if handle is not None:
             self.clients[call] = handle
         return status
+
+    def do_begin_pipe(self, call: str, method: str, notify: str | None = None) -> int:
+        """Begin a call of a streaming method."""
+        target = None if notify is None else self._target(call, notify)
+        message = (demo_pb2.DownloadRequest(),) if method == "Download" else ()
+        status, self.clients[call] = self.form.begin(
+            self.clients.get(call), getattr(self.stub, method), *message, target=target, metadata=(("call", call),)
+        )
+        self.methods[call] = method
+        return status
+
+    def do_push(self, call: str, chunk: str | None, change: str | None = None) -> int:
+        message = self._chunk(call, chunk)
+        status = self.form.push(self.clients[call], message)
+        if change is not None:
+            message.MergeFrom(self._chunk(call, change))
+        return status
+
+    def do_fill(self, call: str) -> int:
+        """Push until something else than OK comes of it."""
+        for _ in range(1000):
+            status = self.form.push(self.clients[call], self._chunk(call, "x" * 65536))
+            if status != RpcStatus.OK:
+                return status
+        raise AssertionError("the pipe holds 64 MiB and more")
+
+    def do_pull(self, call: str) -> tuple[int, Any]:
+        return _text(self.form.pull(self.clients[call]))
+
+    async def do_pulled(self, call: str) -> tuple[int, Any]:
+        """Pull until it is not pending any more."""
+        return await _not_pending(lambda: self.form.pull(self.clients[call]))
+
+    def do_server_push(self, call: str, chunk: str | None) -> int:
+        return self.form.server_push(self.servers[call], self._chunk(call, chunk, "Response"))
+
+    def do_server_pull(self, call: str) -> tuple[int, Any]:
+        return _text(self.form.server_pull(self.servers[call]))
+
+    async def do_server_pulled(self, call: str) -> tuple[int, Any]:
+        """Pull until it is not pending any more."""
+        return await _not_pending(lambda: self.form.server_pull(self.servers[call]))
+
+    async def do_server_pulls_until_told(self, call: str, event: str) -> int:
+        """Pull, until the client was told of an event."""
+        while event not in map(str, self.told[call]):
+            status, _ = await _not_pending(lambda: self.form.server_pull(self.servers[call]))
+            assert status == RpcStatus.OK
+        return RpcStatus.OK
+
+    async def do_was_told(self, call: str, event: str) -> int:
+        """Wait until the routine of a call was told of an event, among others."""
+        await until(lambda: event in map(str, self.told[call]))
+        return RpcStatus.OK
+
+    def _chunk(self, call: str, text: str | None, direction: str = "Request") -> Any:
+        if text is None:
+            return None
+        kind = getattr(demo_pb2, self.methods[call] + direction)
+        return kind(text=text) if self.methods[call] == "Chat" else kind(payload=text.encode())
+
+    async def do_server_done(self, call: str, chunks: int) -> int:
+        """Complete a call of `Upload`."""
+        return self.form.server_complete(self.servers[call], demo_pb2.UploadResponse(chunks=chunks))
+
+    def do_server_end(self, call: str) -> int:
+        """Complete a call whose replies are pushed."""
+        return self.form.server_complete(self.servers[call], None)
+
+    def do_completed(self, call: str) -> tuple[int, Any]:
+        """Complete a call of a streaming method."""
+        status, reply = self.form.complete(self.clients[call])
+        return status, None if reply is None else f"{reply.chunks} chunks"
 
     def _target(self, call: str, notify: str) -> Any:
         match notify:
@@ -353,6 +433,21 @@ class Player:
         return dce.RpcAsyncGetCallHandle(self.servers[call][0]) is not None
 
 
+def _text(pulled: tuple[int, Any]) -> tuple[int, str | None]:
+    status, chunk = pulled
+    if chunk is None:
+        return status, None
+    return status, chunk.text if hasattr(chunk, "text") else chunk.payload.decode()
+
+
+async def _not_pending(pull: Callable[[], tuple[int, Any]]) -> tuple[int, str | None]:
+    end = time.monotonic() + PATIENCE
+    while (pulled := _text(pull()))[0] == RpcStatus.ASYNC_CALL_PENDING:
+        assert time.monotonic() < end, "there was nothing to pull"
+        await asyncio.sleep(TICK)
+    return pulled
+
+
 FIELDS = ("Size", "Signature", "Lock", "Flags", "StubInfo", "UserInfo", "RuntimeInfo", "Event", "NotificationType")
 VALUES = frozenset(
     {
@@ -383,7 +478,7 @@ async def run(case: Case, form: Form, transport: Wire) -> None:
             player.stub = demo_pb2_grpc.DemoStub(channel)
             await player.play(case.steps)
     else:
-        async with pair(form.servicer(case.routine, player.serve), transport, **case.server) as both:
+        async with pair(form.servicer(case.routine, player.serve, player.serve_pipe), transport, **case.server) as both:
             player.server, player.stub = both.server, both.stub
             await player.play(case.steps)
             for left in player.servers.values():

@@ -640,3 +640,113 @@ async def test_S17_a_routine_gets_the_documented_parameters_wherever_it_runs(wir
     async with pair(Own(), wire) as both:
         assert (await both.stub.Echo(request(b"x"))).payload == b"x"
         assert await seen.get() == (b"x", True, RpcStatus.CALL_IN_PROGRESS)
+
+
+# -- pipes ----------------------------------------------------------------------------------------------
+
+
+class ParkedPipes(Servicer):
+    """Keeps the state of every call of `Chat`, which the routine has set up to be told of its pipes."""
+
+    def __init__(self, set_up: Callable[[dce.RPC_ASYNC_STATE], object]) -> None:
+        self.set_up = set_up
+        self.arrived: asyncio.Queue[tuple[dce.RPC_ASYNC_STATE, Any]] = asyncio.Queue()
+
+    @dce.manager(inline=True)
+    def Chat(self, state: dce.RPC_ASYNC_STATE, binding: ServerCall[Any]) -> None:
+        self.set_up(state)
+        self.arrived.put_nowait((state, binding))
+
+
+async def test_P2_P4_both_sides_are_told_of_their_pipes_and_of_what(wire: Wire) -> None:
+    told: list[tuple[dce.RPC_ASYNC_STATE, int]] = []
+
+    def set_up(state: dce.RPC_ASYNC_STATE) -> None:
+        state.NotificationType = dce.RpcNotificationTypeCallback
+        state.u.NotificationRoutine = lambda state, context, event: told.append((state, event))
+        state.Flags = dce.RPC_C_NOTIFY_ON_SEND_COMPLETE
+
+    servicer = ParkedPipes(set_up)
+    async with pair(servicer, wire) as both:
+        state, event = initialized(), threading.Event()
+        state.NotificationType = dce.RpcNotificationTypeEvent
+        state.u.hEvent = event
+        state.Flags = dce.RPC_C_NOTIFY_ON_SEND_COMPLETE
+        dce.begin(state, both.stub.Chat)
+        server_state, _ = await asyncio.wait_for(servicer.arrived.get(), PATIENCE)
+        assert dce.pull(server_state) == (dce.RPC_S_ASYNC_CALL_PENDING, None)
+        assert dce.push(state, demo_pb2.ChatRequest(text="hello")) == dce.RPC_S_OK
+        await until(lambda: (server_state, dce.RpcReceiveComplete) in told)
+        assert server_state.Event == dce.RpcReceiveComplete
+        assert dce.pull(server_state) == (dce.RPC_S_OK, demo_pb2.ChatRequest(text="hello"))
+        await until(event.is_set)
+        assert state.Event == dce.RpcSendComplete
+        event.clear()
+        assert dce.push(state, None) == dce.RPC_S_OK
+        await until(lambda: dce.pull(server_state) == (dce.RPC_S_OK, None))
+        await until(event.is_set)
+        event.clear()
+        assert dce.pull(state) == (dce.RPC_S_ASYNC_CALL_PENDING, None)
+        assert dce.push(server_state, demo_pb2.ChatResponse(text="bye")) == dce.RPC_S_OK
+        await until(lambda: (server_state, dce.RpcSendComplete) in told)
+        await until(event.is_set)
+        assert state.Event == dce.RpcReceiveComplete
+        event.clear()
+        assert dce.pull(state) == (dce.RPC_S_OK, demo_pb2.ChatResponse(text="bye"))
+        assert dce.push(server_state, None) == dce.RPC_S_OK
+        assert dce.RpcAsyncCompleteCall(server_state) == (dce.RPC_S_OK, None)
+        await until(lambda: dce.pull(state) == (dce.RPC_S_OK, None))
+        await until(lambda: state.Event == dce.RpcCallComplete)
+        assert dce.RpcAsyncCompleteCall(state) == (dce.RPC_S_OK, None)
+
+
+async def test_P4_without_the_flag_nobody_is_told_of_what_was_sent(wire: Wire) -> None:
+    servicer = ParkedPipes(lambda state: None)
+    told: list[int] = []
+    async with pair(servicer, wire) as both:
+        state = initialized()
+        state.NotificationType = dce.RpcNotificationTypeCallback
+        state.u.NotificationRoutine = lambda state, context, event: told.append(event)
+        dce.begin(state, both.stub.Chat)
+        server_state, _ = await asyncio.wait_for(servicer.arrived.get(), PATIENCE)
+        dce.push(state, demo_pb2.ChatRequest())
+        dce.push(state, None)
+        assert dce.pull(state) == (dce.RPC_S_ASYNC_CALL_PENDING, None)
+        await until(lambda: dce.pull(server_state) == (dce.RPC_S_OK, demo_pb2.ChatRequest()))
+        await until(lambda: dce.pull(server_state) == (dce.RPC_S_OK, None))
+        dce.push(server_state, None)
+        dce.RpcAsyncCompleteCall(server_state)
+        await until(lambda: dce.RpcCallComplete in told)
+        assert told == [dce.RpcReceiveComplete, dce.RpcCallComplete]
+
+
+async def test_C9_an_asyncio_event_for_pipes_is_set_on_its_own_loop(wire: Wire) -> None:
+    servicer = ParkedPipes(lambda state: None)
+    async with pair(servicer, wire) as both:
+        state, event = initialized(), asyncio.Event()
+        state.NotificationType = dce.RpcNotificationTypeEvent
+        state.u.hEvent = event
+        with pytest.raises(rpc_async.InvalidArgument, match="a threading"):
+            await asyncio.to_thread(dce.begin, state, both.stub.Chat)
+        dce.begin(state, both.stub.Chat)
+        server_state, _ = await asyncio.wait_for(servicer.arrived.get(), PATIENCE)
+        dce.RpcAsyncAbortCall(server_state, 4711)
+        await asyncio.wait_for(event.wait(), PATIENCE)
+        assert dce.RpcAsyncCompleteCall(state) == (4711, None)
+
+
+async def test_P6_a_server_state_whose_notification_is_wrong_says_so_at_its_first_use_of_a_pipe(wire: Wire) -> None:
+    def set_up(state: dce.RPC_ASYNC_STATE) -> None:
+        state.NotificationType = dce.RpcNotificationTypeEvent
+
+    servicer = ParkedPipes(set_up)
+    async with pair(servicer, wire) as both:
+        state = initialized()
+        dce.begin(state, both.stub.Chat)
+        server_state, _ = await asyncio.wait_for(servicer.arrived.get(), PATIENCE)
+        assert dce.pull(server_state) == (dce.RPC_S_INVALID_ARG, None)
+        server_state.u.hEvent = threading.Event()
+        assert dce.pull(server_state) == (dce.RPC_S_ASYNC_CALL_PENDING, None)
+        assert dce.RpcAsyncCancelCall(state, True) == dce.RPC_S_OK
+        assert dce.pull(state) == (dce.RPC_S_CALL_CANCELLED, None)
+        assert dce.RpcAsyncGetCallStatus(state) == dce.RPC_S_INVALID_BINDING

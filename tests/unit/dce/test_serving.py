@@ -18,7 +18,7 @@ def test_what_is_no_routine() -> None:
 
     async def in_task(self: Any, state: Any, binding: Any, request: Any) -> None: ...
 
-    for wrong in (lambda self, request, call: None, print, 7, generator):
+    for wrong in (lambda self, call: None, print, 7, generator):
         with pytest.raises(rpc_async.InvalidArgument):
             dce.manager(wrong)
     with pytest.raises(rpc_async.InvalidArgument, match="inline"):
