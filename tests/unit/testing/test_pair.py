@@ -20,7 +20,7 @@ from rpc_async.demo.v1 import demo_pb2_grpc
 from rpc_async.testing.pair import ServerOptions
 from rpc_async.testing.rpc import ROOM
 from rpc_async.v1 import calls_pb2, calls_pb2_grpc, types_pb2
-from tests.harness import PATIENCE, Parked, Seen, outcome, request, response, until
+from tests.harness import PATIENCE, Parked, Seen, logged, outcome, request, response, until
 
 
 def register(servicer: demo_pb2_grpc.DemoServicer) -> Any:
@@ -401,7 +401,7 @@ async def test_an_iterable_that_raises_cancels_its_call(caplog: pytest.LogCaptur
         method: Any = both.channel.stream_unary("/t.T/M")
         with pytest.raises(asyncio.CancelledError):
             await method(broken())
-    assert "the iterable of requests raised" in caplog.records[0].getMessage()
+    assert "the iterable of requests raised" in logged(caplog)[0].getMessage()
 
 
 async def test_handlers_that_fail_fail_their_calls(caplog: pytest.LogCaptureFixture) -> None:
@@ -438,7 +438,7 @@ async def test_handlers_that_fail_fail_their_calls(caplog: pytest.LogCaptureFixt
             await code
         missing: Any = both.channel.unary_stream("/t.T/Missing")(b"")
         assert await missing.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert [record.getMessage() for record in caplog.records] == ["/t.T/Fail: the handler raised, and the call fails"]
+    assert [record.getMessage() for record in logged(caplog)] == ["/t.T/Fail: the handler raised, and the call fails"]
 
 
 @pytest.mark.parametrize("transport", ["session", "native"])
@@ -526,7 +526,7 @@ async def test_a_channel_waits_for_its_calls_as_long_as_it_is_told() -> None:
         calls = calls_pb2_grpc.AsyncCallsStub(inner)
         watched = begin(demo_pb2_grpc.DemoStub(both.channel).Echo, request())
         server_call = await servicer.next()
-        watch = calls.WatchCall(calls_pb2.WatchCallRequest(call_id=watched.call_id))
+        watch: Any = calls.WatchCall(calls_pb2.WatchCallRequest(call_id=watched.call_id))
         assert await watch.read()
         await inner.close(0.01)
         assert watch.cancelled()
