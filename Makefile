@@ -15,7 +15,7 @@ PROTOS := $(sort $(wildcard protos/rpc_async/v1/*.proto protos/rpc_async/demo/v1
 SERVICES := $(shell grep -l '^service ' $(PROTOS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types layers proto proto-check build bench lock clean
+.PHONY: help demo test soak lint types layers proto proto-check build bench lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ demo: $(READY) ## Start a server and show what an asynchronous call is
 
 test: $(READY) ## Run all tests
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+soak: $(READY) ## Cut, kill, stop and race for ten minutes (SOAK_ARGS="--minutes N --only NAME,... --json FILE")
+	@$(BIN)/python -m tests.soak $(SOAK_ARGS)
 
 lint: $(READY) layers ## Check style, formatting and the layers
 	@$(BIN)/ruff check

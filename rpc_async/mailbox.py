@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -25,13 +26,16 @@ class Mailbox:
     Make it on the loop's own thread.
     """
 
-    __slots__ = ("_posted", "_thread_id", "_wakened", "lock", "loop")
+    __slots__ = ("_posted", "_thread_id", "_wakened", "lock", "loop", "time")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop: Final = loop
         self.lock: Final = threading.Lock()
         """Guards what the loop's many small objects share with other threads, for a few instructions each time. A lock
         for each object would be as quick to take, and dear to make. Never call anything unknown under it."""
+        # asyncio's own loops may be asked the time from any thread, which other kinds know of their last turn only.
+        self.time: Final[Callable[[], float]] = loop.time if isinstance(loop, asyncio.BaseEventLoop) else time.monotonic
+        """The loop's clock, in seconds, from any thread."""
         self._thread_id = threading.get_ident()
         self._posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._wakened = False

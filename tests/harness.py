@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+import grpc.aio
 import pytest
 
 import rpc_async
+from rpc_async import testing
+from rpc_async.calling.cancel_request import CancelRequest
 from rpc_async.calling.channel import Channel
+from rpc_async.core.outcome import Fault
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
+from rpc_async.mailbox import Mailbox
 from rpc_async.serving.server import Server
 
 PATIENCE = 20.0
@@ -22,7 +27,8 @@ PATIENCE = 20.0
 TICK = 0.002
 """Seconds between two looks at a condition."""
 
-Wire = Literal["native", "session"]
+SocketWire = Literal["native", "session"]
+Wire = Literal["native", "session", "memory"]
 EchoCall = rpc_async.ServerCall[demo_pb2.EchoResponse]
 T = TypeVar("T")
 
@@ -53,6 +59,14 @@ async def serve(servicer: demo_pb2_grpc.DemoServicer, **options: Any) -> AsyncIt
 @asynccontextmanager
 async def pair(servicer: demo_pb2_grpc.DemoServicer, wire: Wire = "native", **options: Any) -> AsyncIterator[Pair]:
     """Run a server, and connect to it."""
+    if wire == "memory":
+
+        def register(server: Server) -> None:
+            demo_pb2_grpc.add_DemoServicer_to_server(servicer, server)
+
+        async with testing.pair(register, **options) as joined:
+            yield Pair(joined.server, joined.channel, demo_pb2_grpc.DemoStub(joined.channel), "in-process")
+        return
     async with serve(servicer, **options) as (server, target), rpc_async.connect(target, transport=wire) as channel:
         yield Pair(server, channel, demo_pb2_grpc.DemoStub(channel), target)
 
@@ -84,6 +98,31 @@ class Parked(Servicer):
     async def next(self) -> EchoCall:
         """Wait for the next call."""
         return await asyncio.wait_for(self.arrived.get(), PATIENCE)
+
+
+class Nowhere:
+    """Carries calls nowhere: what settles them is the test itself."""
+
+    def __init__(self) -> None:
+        self.mailbox = Mailbox(asyncio.get_running_loop())
+
+    def tell_cancel(self, call: rpc_async.AsyncCall[Any], request: CancelRequest) -> None:
+        request.answer(rpc_async.RpcStatus.OK)
+
+    def tell_abort(self, call: rpc_async.AsyncCall[Any], failure: Fault) -> None:
+        return
+
+    def watch(self, call: rpc_async.AsyncCall[Any]) -> None:
+        return
+
+    async def initial_metadata(self, call: rpc_async.AsyncCall[Any]) -> grpc.aio.Metadata:
+        return grpc.aio.Metadata()
+
+    async def trailing_metadata(self, call: rpc_async.AsyncCall[Any]) -> grpc.aio.Metadata:
+        return grpc.aio.Metadata()
+
+    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return await coroutine
 
 
 UploadCall = rpc_async.ServerPullCall[demo_pb2.UploadRequest, demo_pb2.UploadResponse]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Generator, Sequence
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
@@ -105,7 +104,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
     timer: asyncio.TimerHandle | None = None
     """The driver's: runs until the deadline."""
     deadline: float | None = None
-    """When the call's deadline passes, on the clock of `time.monotonic`; None: never."""
+    """When the call's deadline passes, on the clock of the channel's event loop; None: never."""
     _listened: bool = False
     """Somebody is to be told of the end, or of progress: one of the three below is there."""
     _callbacks: list[Callable[[Any], object]] | None = None
@@ -160,7 +159,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
 
     def time_remaining(self) -> float | None:
         """Return the seconds until the deadline, 0 once it has passed, or None where there is none."""
-        return None if self.deadline is None else max(self.deadline - time.monotonic(), 0.0)
+        return None if self.deadline is None else max(self.deadline - self._mailbox.time(), 0.0)
 
     # -- collecting -------------------------------------------------------------------------------------
 
@@ -418,7 +417,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
         told = self._told
         if told is not None:
             self._told = None
-            if not (told.watched and self._mailbox.run(told.end, self)):  # progress may be being told there now
+            if not (told.watched and self._mailbox.post(told.end, self)):  # progress may be being told there now
                 told.end(self)
         if self._progress_waiters is not None:
             self._changed()

@@ -33,8 +33,8 @@ _DEFAULT_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
 _STREAM_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.use_local_subchannel_pool", 1),  # a connection of its own, which ends with the stream
 )
-_KEEPALIVE_TIMEOUT: Final = 10.0
-"""Seconds that the server may take to answer a keepalive ping."""
+_KEEPALIVE_TIMEOUT: Final = 20.0
+"""Seconds that the server may take to answer a keepalive ping: gRPC's own number."""
 _PORT: Final = re.compile(r"(?:[^:/]+|\[[^\]]+\]):([^:/]*)\Z")
 
 
@@ -71,6 +71,8 @@ class Channel(grpc.aio.Channel):
         self._options = tuple(merged.items())
         self._interceptors = tuple(interceptors)
         self._compression = compression
+        self._dial: Callable[[], grpc.aio.Channel] | None = None
+        """Makes the gRPC channel in place of gRPC, for what is not reached by a target."""
         self._lock = threading.Lock()
         if min(self.max_payload, self._max_reply) < MAX_BATCH_BYTES and transport != "native":
             if transport == "session":
@@ -155,6 +157,8 @@ class Channel(grpc.aio.Channel):
     def _inner(
         self, options: Sequence[tuple[str, Any]], interceptors: Sequence[grpc.aio.ClientInterceptor]
     ) -> grpc.aio.Channel:
+        if self._dial is not None:
+            return self._dial()
         if self._credentials is None:
             return grpc.aio.insecure_channel(self.target, options, self._compression, interceptors)
         return grpc.aio.secure_channel(self.target, self._credentials, options, self._compression, interceptors)
@@ -163,9 +167,11 @@ class Channel(grpc.aio.Channel):
         """Make the gRPC channel for one stream of a session."""
         options = [*self._options, *_STREAM_OPTIONS]
         if self._keepalive is not None:
+            timeout = math.ceil(min(self._keepalive, _KEEPALIVE_TIMEOUT) * 1000)
             options += [
-                ("grpc.keepalive_time_ms", int(self._keepalive * 1000)),
-                ("grpc.keepalive_timeout_ms", int(min(self._keepalive, _KEEPALIVE_TIMEOUT) * 1000)),
+                ("grpc.keepalive_time_ms", math.ceil(self._keepalive * 1000)),
+                ("grpc.keepalive_timeout_ms", timeout),
+                ("grpc.http2.ping_timeout_ms", timeout),  # gRPC up to 1.85 starts this timer only, of 60 s
                 ("grpc.http2.max_pings_without_data", 0),
             ]
         return self._inner(options, ())
@@ -307,7 +313,8 @@ def connect(
             natively where there are interceptors, or for a call with credentials or compression of its own.
             Calls of streaming methods are gRPC calls of their own in any case.
         linger: Seconds to go on trying to resume a session after a cut; the server's own number counts too.
-        keepalive: Seconds without traffic after which the session's connection is tested. None: never.
+        keepalive: Seconds without traffic after which the session's connection is tested; it is given up if there is
+            no answer in as many seconds, at most 20. gRPC tests at most once a second. None: never.
         options: gRPC's channel arguments. `grpc.max_send_message_length` and `grpc.max_receive_message_length` are
             64 MiB unless they are set here.
         interceptors: gRPC's client interceptors.

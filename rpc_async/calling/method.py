@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection
 from typing import Any, Final, TypedDict, TypeVar, Unpack, overload
 
@@ -54,7 +53,7 @@ class UnaryMethod(Method, grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
         if notify is not None:
             call.listen(notify, key, events)
         if timeout is not None:
-            call.deadline = time.monotonic() + timeout
+            call.deadline = session.mailbox.time() + timeout
         if not session.begin(call, payload, options):
             raise self._closed()
         if events:
@@ -79,7 +78,7 @@ class UnaryMethod(Method, grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
         if notify is not None:
             call.listen(notify, key, events)
         if timeout is not None:
-            call.deadline = time.monotonic() + timeout
+            call.deadline = native.mailbox.time() + timeout
         if not native.begin(call, payload, options, functions):
             raise self._closed()
         if events:

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import math
 import secrets
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -221,7 +220,7 @@ class NativeDriver:
     def _cancel(self, call: AsyncCall[Any]) -> None:
         if call.native is not None:
             call.native.cancel()
-            self._last_abort = call.call_id, time.monotonic()
+            self._last_abort = call.call_id, self.mailbox.time()
 
     async def _flush_aborts(self) -> None:
         """See to it that the server has seen the latest aborts before the connection goes.
@@ -230,7 +229,7 @@ class NativeDriver:
         order: once the server has answered this, it has seen all that was cancelled before.
         """
         call_id, when = self._last_abort
-        if time.monotonic() - when < FLUSH_TIMEOUT:
+        if self.mailbox.time() - when < FLUSH_TIMEOUT:
             with contextlib.suppress(grpc.aio.AioRpcError):  # a plain gRPC server; or nobody is there any more
                 await self._calls.cancel(call_id, abort=True, timeout=FLUSH_TIMEOUT)
 

@@ -23,8 +23,9 @@ from rpc_async.calling.io_loop import IoLoop
 from rpc_async.calling.native import PLAIN, CallOptions, NativeDriver, read_reply
 from rpc_async.calling.streams import Session, Streams
 from rpc_async.core.client_session import ClientSession
-from rpc_async.core.frames import Frame, FrameKind
+from rpc_async.core.frames import Frame, FrameKind, ProtocolError
 from rpc_async.core.outcome import Fault, Outcome, fault
+from rpc_async.errors import CannotSupport
 from rpc_async.status import RpcStatus
 from rpc_async.wire.session import (
     BothMetadata,
@@ -41,6 +42,8 @@ __all__ = ["SessionDriver"]
 
 _REPLY, _REPLY_WITH_HEAD, _FAULT = int(FrameKind.REPLY), int(FrameKind.REPLY_WITH_HEAD), int(FrameKind.FAULT)
 _NOTE, _PROGRESS = int(FrameKind.CANCEL_NOTE), int(FrameKind.PROGRESS)
+
+_FULL: Final = "the server does not take what waits to be sent already: not sent; try again later"
 
 T = TypeVar("T")
 
@@ -104,9 +107,15 @@ class SessionDriver:
             if taken:
                 session = self.session
                 call.ids = session.ids
-                call.number = session.machine.begin(call.method, payload, call, with_head)
+                try:
+                    call.number = session.machine.begin(call.method, payload, call, with_head)
+                except ProtocolError as error:
+                    text = f"{call.method}: {error}; no call was begun; use transport='native'"
+                    raise CannotSupport(text) from error
         if not taken:
             return self._begin_natively(call, payload, with_head) if self.unsupported else False
+        if not call.number:
+            return call.settle(fault(RpcStatus.SERVER_TOO_BUSY, _FULL))
         if not self._streams.wake():
             return False
         if call.deadline is not None:
@@ -166,13 +175,17 @@ class SessionDriver:
 
     def hear(self, machine: ClientSession[AsyncCall[Any]], frames: list[Frame]) -> None:
         """The server has said this. Raises ProtocolError if it may not."""
-        for call, (kind, _, payload) in machine.receive(frames):
+        for call, (kind, number, payload) in machine.receive(frames):
             if kind == _REPLY:
                 call.settle(read_reply(payload, call.deserialize))
                 if call.timer is not None or call.cancel_request is not None:
                     self._after_end(call)
             else:
-                self._hear_more(call, kind, payload)
+                try:
+                    self._hear_more(call, kind, payload)
+                except ProtocolError:
+                    machine.outstanding[number] = call  # what ended it cannot be read: it is lost with the others
+                    raise
         if self._drained is not None and not machine.outstanding:
             self._drained.set()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +85,7 @@ class StreamingMethod(Method):
         call = _HANDLES[self._kind](driver, self._method, deserialize, self._freeze, shape)
         call.user_info = user_info
         if timeout is not None:
-            call.deadline = time.monotonic() + timeout
+            call.deadline = driver.mailbox.time() + timeout
         if notify is not None:
             call.listen(notify, key, events)
         if not driver.begin_pipes(call, self._invoke, payload, options):

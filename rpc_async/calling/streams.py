@@ -34,7 +34,7 @@ from rpc_async.wire.session import (
     read_response,
 )
 
-__all__ = ["Session", "Streams"]
+__all__ = ["Session", "Streams", "why_not_opened"]
 
 _LOGGER: Final = logging.getLogger("rpc_async.calling")
 
@@ -42,6 +42,9 @@ CHUNK: Final = 64
 """Frames that are heard before the writer gets its turn: so what they lead to is on its way while the rest is heard."""
 FLUSH_TIMEOUT: Final = 0.5
 """Seconds that closing a channel takes at the most to tell the server so."""
+
+_CORE: Final = "Internal error from Core"
+"""What grpc.aio says, with the code INTERNAL, of a stream that was cut in the middle of a write."""
 
 Stream = grpc.aio.StreamStreamCall[bytes, bytes]
 
@@ -195,6 +198,7 @@ class Streams:
         owner = self._owner
         session = owner.session
         machine = session.machine
+        before = machine.link.carried
         async with self._open_channel() as channel:
             method: Any = channel.stream_stream(SESSION_METHOD)
             stream: Stream = method()
@@ -214,7 +218,6 @@ class Streams:
                         "the server does not know the session any more: it was started anew, or was away too long"
                     )
                     return None
-                backoff.reset()
                 self._go_on(session, opened, ack)
                 self.stream = stream
                 await self._serve(stream, machine)
@@ -222,7 +225,7 @@ class Streams:
                 return fault(RpcStatus.SERVER_UNAVAILABLE, "the server did not answer in time", executed=False)
             except grpc.aio.AioRpcError as error:
                 if self.stream is None:
-                    return owner.not_opened(fault_from_failure(error.code().value[0], error.details() or "", ()))
+                    return owner.not_opened(why_not_opened(error.code(), error.details() or ""))
             except asyncio.InvalidStateError:  # grpc.aio's word for writing to a stream that has ended
                 if self.stream is None:
                     return owner.not_opened(await _end_of(stream))
@@ -235,6 +238,12 @@ class Streams:
             owner.lose("the server ended the session")
         elif not machine.outstanding and machine.link.idle:
             owner.renew()
+        if machine.link.carried != before:
+            backoff.reset()
+        elif self._needed():  # a server that ends each stream at once must not keep this side busy
+            left = self._time_left()
+            pause = backoff.next()
+            await asyncio.sleep(pause if left is None else min(pause, max(left, 0.0)))
         return None
 
     def _go_on(self, session: Session, opened: Opened, ack: int) -> None:
@@ -300,4 +309,13 @@ class Streams:
 
 
 async def _end_of(stream: Stream) -> Fault:
-    return fault_from_failure((await stream.code()).value[0], await stream.details() or "", ())
+    return why_not_opened(await stream.code(), await stream.details() or "")
+
+
+def why_not_opened(code: grpc.StatusCode, text: str) -> Fault:
+    """Return what the end of a stream that was not opened means for a call: it had not left by then (C14)."""
+    failure = fault_from_failure(code.value[0], text, ())
+    if text == _CORE or (code is grpc.StatusCode.UNAVAILABLE and failure.status == RpcStatus.CALL_FAILED):
+        text = f"the connection was lost before the session was open on it, and nothing was executed: {text}"
+        return fault(RpcStatus.SERVER_UNAVAILABLE, text, executed=False)
+    return failure

@@ -10,6 +10,8 @@ __all__ = ["Assembly"]
 
 MAX_TRANSFERS: Final = 16_384
 """Large frames that may be on their way at once. One that has sent no piece yet takes next to nothing."""
+PIECE_MEMORY: Final = 64
+"""Bytes that a piece takes in memory beside its payload: so pieces of a few bytes are not worth an attacker's while."""
 
 
 class _Partial:
@@ -23,6 +25,10 @@ class _Partial:
         self.pieces: list[bytes] = []
         self.wanted = True
 
+    @property
+    def memory(self) -> int:
+        return self.so_far + PIECE_MEMORY * len(self.pieces) if self.wanted else 0
+
 
 class Assembly:
     """The large frames that one side is receiving, by the numbers of their calls."""
@@ -30,11 +36,11 @@ class Assembly:
     __slots__ = ("_partial", "_room", "held_bytes")
 
     def __init__(self, room: int) -> None:
-        """Make room for `room` bytes of unfinished frames."""
+        """Make room for `room` bytes of unfinished frames, with what their pieces take beside them."""
         self._room = room
         self._partial: dict[int, _Partial] = {}
         self.held_bytes: int = 0
-        """Bytes of unfinished frames."""
+        """Bytes of memory that unfinished frames take."""
 
     def __contains__(self, call: int) -> bool:
         return call in self._partial
@@ -77,7 +83,7 @@ class Assembly:
         partial.so_far += len(payload)
         if partial.wanted:
             partial.pieces.append(payload)
-            self.held_bytes += len(payload)
+            self.held_bytes += len(payload) + PIECE_MEMORY
             if self.held_bytes > self._room:
                 raise ProtocolError(f"unfinished large frames take more than {self._room} bytes")
         if partial.so_far < partial.size:
@@ -85,7 +91,7 @@ class Assembly:
         del self._partial[call]
         if not partial.wanted:
             return None
-        self.held_bytes -= partial.size
+        self.held_bytes -= partial.memory
         return partial.kind, partial.number, b"".join(partial.pieces)
 
     def discard(self, call: int) -> None:
@@ -95,9 +101,16 @@ class Assembly:
         """
         partial = self._partial.get(call)
         if partial is not None and partial.wanted:
+            self.held_bytes -= partial.memory
             partial.wanted = False
-            self.held_bytes -= partial.so_far
             partial.pieces.clear()
+
+    def discard_all(self) -> list[int]:
+        """Nobody wants any of them any more. Returns the calls of those that were wanted."""
+        calls = [call for call, partial in self._partial.items() if partial.wanted]
+        for call in calls:
+            self.discard(call)
+        return calls
 
     def drop(self, call: int) -> None:
         """The frame ends here, unfinished.

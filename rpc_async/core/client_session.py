@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from rpc_async.core.frames import SERVER_KINDS, Frame, FrameKind, ProtocolError
-from rpc_async.core.session import HEAD_ROOM, MAX_METHODS, METHOD_BITS, Session
+from rpc_async.core.session import HEAD_ROOM, MAX_METHOD_NAME, MAX_METHODS, METHOD_BITS, Session
 
 __all__ = ["ClientSession", "Withdrawn"]
 
@@ -56,11 +56,13 @@ class ClientSession(Session, Generic[CallT]):
     # -- what the client says ---------------------------------------------------------------------------
 
     def begin(self, method: str, payload: bytes, call: CallT, with_head: bool = False) -> int:
-        """Begin a call. Returns its number.
+        """Begin a call. Returns its number; 0 if the link is full, and nothing has changed: the server does not read.
 
         Raises:
-            ProtocolError: The session has named as many methods as it may.
+            ProtocolError: The session has named as many methods as it may, or it cannot name this one.
         """
+        if self.link.full:
+            return 0
         named = self._methods.get(method)
         if named is None:
             named = self._name(method)
@@ -131,8 +133,10 @@ class ClientSession(Session, Generic[CallT]):
         number = len(self._methods)
         if number >= MAX_METHODS:
             raise ProtocolError(f"more than {MAX_METHODS} methods in one session")
+        if not method.isprintable() or len(name := method.encode()) > MAX_METHOD_NAME:
+            raise ProtocolError(f"a method's name has {MAX_METHOD_NAME} bytes at the most, and can be printed")
         self._methods[method] = number
-        self.link.push(_METHOD, number, method.encode())
+        self.link.push(_METHOD, number, name)
         return number
 
     # -- what the server says ---------------------------------------------------------------------------
@@ -151,6 +155,8 @@ class ClientSession(Session, Generic[CallT]):
             kind, number, payload = frame
             if kind == _REPLY or kind in _ENDINGS:
                 call = end(number, None)
+                if kind == _FAULT:
+                    self.link.drop(number)  # the server does not want the rest of the request
             elif kind == _PIECE:
                 whole = self.assembly.piece(number, payload)
                 if whole is None:

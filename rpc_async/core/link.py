@@ -27,6 +27,8 @@ MAX_BATCH_FRAMES: Final = 1024
 """Frames in a batch. Enough to make a batch's own cost small, few enough that both sides work at the same time."""
 FRAME_COST: Final = 8
 """Bytes that a frame takes in a batch beside its payload, at the most."""
+FRAME_MEMORY: Final = 160
+"""Bytes that a frame takes in memory beside its payload: a tuple, a number, the payload's head, a place in a list."""
 WINDOW: Final = 4 * 1024 * 1024
 """Bytes that may be sent and not acknowledged. What is more waits in the queue, where the owner can see it."""
 WINDOW_FRAMES: Final = 65_536
@@ -39,6 +41,10 @@ TRANSFERS: Final = 4
 """Large frames that take turns at a time; the others wait. It bounds what the receiver must put together."""
 MAX_EMPTY: Final = 100
 """Batches in a row that may carry neither a frame nor a new acknowledgement."""
+FULL_BYTES: Final = 256 * 1024 * 1024
+"""Bytes of payloads that may wait to be sent; see `Link.full`."""
+FULL_FRAMES: Final = 1024 * 1024
+"""Frames that may wait to be sent."""
 
 _START, _PIECE, _DROP = (int(kind) for kind in (FrameKind.START, FrameKind.PIECE, FrameKind.DROP))
 
@@ -49,31 +55,32 @@ class _Batch(NamedTuple):
 
 
 class _Large:
-    """A large frame on its way out."""
+    """A large frame on its way out. One that was dropped is empty, and stays in the queue until its turn comes."""
 
-    __slots__ = ("_offset", "number", "payload")
+    __slots__ = ("number", "payload", "taken")
 
     def __init__(self, number: int, payload: bytes) -> None:
         self.number: Final = number
-        self.payload: Final = payload
-        self._offset = 0
+        self.payload: bytes = payload
+        self.taken: int = 0
 
     def piece(self) -> Frame:
-        begin = self._offset
-        self._offset = begin + MAX_PAYLOAD
-        return _PIECE, self.number, self.payload[begin : begin + MAX_PAYLOAD]
+        begin = self.taken
+        self.taken = min(begin + MAX_PAYLOAD, len(self.payload))
+        return _PIECE, self.number, self.payload[begin : self.taken]
 
     @property
     def remaining(self) -> int:
-        return max(len(self.payload) - self._offset, 0)
+        return len(self.payload) - self.taken
 
 
 class Link:
     """One side of a session's link."""
 
     __slots__ = (
-        "_acknowledged", "_again", "_again_frames", "_causal", "_empty", "_large", "_queue", "_queued_large",
-        "_retained", "_retained_bytes", "_sent", "_told", "_unacknowledged_bytes", "queued_bytes", "received",
+        "_again", "_again_bytes", "_again_frames", "_begun_bytes", "_causal", "_empty", "_large", "_queue",
+        "_queued_large", "_retained", "_retained_bytes", "_sent", "_told", "_unacknowledged_bytes", "_unfinished",
+        "acknowledged", "queued_bytes", "received",
     )  # fmt: skip
 
     def __init__(self, *, causal: bool) -> None:
@@ -82,12 +89,16 @@ class Link:
         self._queue: deque[Frame | _Large] = deque()
         self._queued_large = 0
         self._large: deque[_Large] = deque()
+        self._unfinished: dict[int, _Large] = {}  # all of them, wherever they wait, by their calls
+        self._begun_bytes = 0  # what was taken of them: it stays in memory until the last piece is
         self._retained: deque[_Batch] = deque()
         self._retained_bytes = 0
         self._again: deque[_Batch] = deque()  # sent before a cut, and did not arrive
         self._again_frames = 0
-        self._acknowledged = 0
+        self._again_bytes = 0
         self._sent = 0
+        self.acknowledged: int = 0
+        """Frames of this side that have arrived on the other."""
         self.received: int = 0
         """Frames that have arrived."""
         self._told = 0
@@ -110,9 +121,11 @@ class Link:
         size = len(payload)
         if size > MAX_PAYLOAD:
             start = bytes((kind,)) + size.to_bytes(8)
+            large = _Large(call or number, payload)
             self._queue.append((_START, number, start))
-            self._queue.append(_Large(call or number, payload))
+            self._queue.append(large)
             self._queued_large += 1
+            self._unfinished[large.number] = large
             size += len(start)
         else:
             self._queue.append((kind, number, payload))
@@ -120,32 +133,61 @@ class Link:
 
     def drop(self, number: int) -> bool:
         """End the large frame of the call `number`, if it is on its way. Returns whether it was."""
-        for item in (*self._large, *(self._queue if self._queued_large else ())):
-            if isinstance(item, _Large) and item.number == number:
-                if item in self._large:
-                    self._large.remove(item)
-                else:
-                    self._queue.remove(item)
-                    self._queued_large -= 1
-                self.queued_bytes -= item.remaining
-                self._queue.append((_DROP, number, b""))
-                return True
-        return False
+        large = self._unfinished.pop(number, None)
+        if large is None:
+            return False
+        self.queued_bytes -= large.remaining
+        self._begun_bytes -= large.taken
+        large.payload, large.taken = b"", 0
+        if large in self._large:
+            self._large.remove(large)
+        self._queue.append((_DROP, number, b""))
+        return True
+
+    def forget(self) -> None:
+        """Let go of everything that was pushed. Nothing is sent any more, and `resume` must not be called."""
+        for items in (self._queue, self._large, self._retained, self._again, self._unfinished):
+            items.clear()
+        self._queued_large = 0
+        self.queued_bytes = self._begun_bytes = self._retained_bytes = self._again_bytes = self._again_frames = 0
+        self.acknowledged = self._sent
 
     @property
     def wants_to_send(self) -> bool:
         """Whether `take` has something to give, or an acknowledgement is due."""
-        return bool((self._queue or self._large) and self._open()) or bool(self._again) or self.ack_due
+        return bool((self._queue or self._large) and self.ready) or bool(self._again) or self.ack_due
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits to be sent that nothing should be added that can be refused."""
+        return self.queued_bytes > FULL_BYTES or len(self._queue) > FULL_FRAMES
 
     @property
     def backlog(self) -> int:
-        """Bytes that wait to be sent, with what each frame takes beside its payload in memory."""
-        return self.queued_bytes + 64 * len(self._queue)
+        """Bytes of memory that wait to be sent for the first time."""
+        return self.queued_bytes + FRAME_MEMORY * len(self._queue)
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory that are held for the other side: what waits, and what it has not acknowledged."""
+        frames = len(self._queue) + self._sent - self.acknowledged
+        payloads = self.queued_bytes + self._begun_bytes + self._retained_bytes + self._again_bytes
+        return payloads + FRAME_MEMORY * frames
+
+    @property
+    def carried(self) -> int:
+        """Frames that have been carried so far, both ways."""
+        return self.received + self.acknowledged
+
+    @property
+    def ready(self) -> bool:
+        """Whether `take` gives what is pushed: the other side has acknowledged enough."""
+        return self._retained_bytes < WINDOW and self._sent - self.acknowledged < WINDOW_FRAMES
 
     @property
     def blocked(self) -> bool:
         """Whether something waits for an acknowledgement before it can be sent."""
-        return bool(self._queue or self._large) and not self._open()
+        return bool(self._queue or self._large) and not self.ready
 
     @property
     def ack_due(self) -> bool:
@@ -172,7 +214,7 @@ class Link:
 
     def unfinished(self) -> Iterator[int]:
         """Iterate over the calls whose large frames have not left this side to the last piece."""
-        return (item.number for item in (*self._queue, *self._large) if isinstance(item, _Large))
+        return iter(self._unfinished)
 
     def withdraw(self, which: Callable[[Frame], bool]) -> list[Frame]:
         """Take frames back that `never_left`."""
@@ -190,9 +232,10 @@ class Link:
             if which(frame):
                 taken.append(frame)
                 self.queued_bytes -= len(item[2])
-                if large is not None:
+                if isinstance(large, _Large):
                     self.queued_bytes -= len(frame[2])
                     self._queued_large -= 1
+                    self._unfinished.pop(large.number, None)
             else:
                 kept.append(item)
                 if large is not None:
@@ -208,9 +251,10 @@ class Link:
         if self._again:
             batch = self._again.popleft()
             self._again_frames -= len(batch.frames)
+            self._again_bytes -= batch.size
             self._retain(batch)
             return batch.frames
-        if not self._open():
+        if not self.ready:
             return []
         queue = self._queue
         count = len(queue)
@@ -233,29 +277,38 @@ class Link:
         for _ in range(1 if frames else 2):  # where small frames wait too, the batch stays short
             if self._large:
                 transfer = self._large.popleft()
-                frame = transfer.piece()
+                piece = self._piece(transfer)
                 if transfer.remaining:
                     self._large.insert(TRANSFERS - 1, transfer)
-                frames.append(frame)
-                size += len(frame[2]) + FRAME_COST
+                frames.append(piece)
+                size += len(piece[2]) + FRAME_COST
         self.queued_bytes -= size - FRAME_COST * len(frames)
         return frames, size
 
     def _next(self) -> Frame | None:
-        """Return the queue's next frame; or None, where a large one has stepped aside for those behind it."""
+        """Return the queue's next frame; or None, where it is a large one that was dropped or has stepped aside."""
         item = self._queue[0]
         if not isinstance(item, _Large):
             self._queue.popleft()
             return item
-        if not self._causal:
-            self._queue.popleft()
-            self._queued_large -= 1
-            self._large.append(item)
-            return None
-        frame = item.piece()
-        if not item.remaining:
-            self._queue.popleft()
-            self._queued_large -= 1
+        if self._causal and item.remaining:
+            frame = self._piece(item)
+            if item.remaining:
+                return frame
+        else:
+            frame = None
+            if item.remaining:
+                self._large.append(item)
+        self._queue.popleft()
+        self._queued_large -= 1
+        return frame
+
+    def _piece(self, large: _Large) -> Frame:
+        frame = large.piece()
+        self._begun_bytes += len(frame[2])
+        if not large.remaining:
+            self._begun_bytes -= large.taken
+            del self._unfinished[large.number]
         return frame
 
     def _first(self, frames: list[Frame], size: int) -> list[Frame]:
@@ -267,9 +320,6 @@ class Link:
     def _retain(self, batch: _Batch) -> None:
         self._retained.append(batch)
         self._retained_bytes += batch.size
-
-    def _open(self) -> bool:
-        return self._retained_bytes < WINDOW and self._sent - self._acknowledged < WINDOW_FRAMES
 
     def ack(self) -> int:
         """Return the acknowledgement to send now."""
@@ -286,12 +336,10 @@ class Link:
             ProtocolError: It cannot have: so many were never sent; or it has taken an acknowledgement back.
         """
         sent = self._sent - self._again_frames
-        if not self._acknowledged <= count <= sent:
-            raise ProtocolError(
-                f"an acknowledgement of {count} frames, where {self._acknowledged} to {sent} are possible"
-            )
-        new = count - self._acknowledged
-        self._acknowledged = count
+        if not self.acknowledged <= count <= sent:
+            raise _impossible(count, self.acknowledged, sent)
+        new = count - self.acknowledged
+        self.acknowledged = count
         retained = self._retained
         while new:
             batch = retained.popleft()
@@ -310,13 +358,13 @@ class Link:
         Raises:
             ProtocolError: See `acknowledge`; or the other side sends empty batches without end.
         """
-        if count or ack != self._acknowledged:
+        if count or ack != self.acknowledged:
             self._empty = 0
         else:
             self._empty += 1
             if self._empty > MAX_EMPTY:
                 raise ProtocolError(f"more than {MAX_EMPTY} empty batches in a row")
-        if ack != self._acknowledged:
+        if ack != self.acknowledged:
             self.acknowledge(ack)
         self.received += count
         self._unacknowledged_bytes += size
@@ -327,13 +375,19 @@ class Link:
         """A new stream has been opened, and `count` of this side's frames have arrived: send again from there.
 
         Raises:
-            ProtocolError: See `acknowledge`.
+            ProtocolError: See `acknowledge`. Nothing has changed.
         """
+        if not self.acknowledged <= count <= self._sent:
+            raise _impossible(count, self.acknowledged, self._sent)
         self._retained.extend(self._again)  # two cuts in a row: not all was sent again
+        self._retained_bytes += self._again_bytes
         self._again, self._again_frames = deque(), 0
-        self._retained_bytes = sum(batch.size for batch in self._retained)
         self.acknowledge(count)
         self._again, self._retained = self._retained, deque()
+        self._again_bytes, self._retained_bytes = self._retained_bytes, 0
         self._again_frames = sum(len(batch.frames) for batch in self._again)
-        self._retained_bytes = 0
         self._empty = 0
+
+
+def _impossible(count: int, least: int, most: int) -> ProtocolError:
+    return ProtocolError(f"an acknowledgement of {count} frames, where {least} to {most} are possible")

@@ -6,14 +6,11 @@ from collections.abc import Iterator
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from rpc_async.core.frames import Frame, FrameKind, ProtocolError
-from rpc_async.core.session import HEAD_ROOM, MAX_CALLS, MAX_METHODS, METHOD_BITS, Session
+from rpc_async.core.session import HEAD_ROOM, MAX_CALLS, MAX_METHOD_NAME, MAX_METHODS, METHOD_BITS, Session
 
 __all__ = ["ServerSession", "Told"]
 
 CallT = TypeVar("CallT")
-
-MAX_METHOD_NAME: Final = 1024
-"""Bytes."""
 
 _CALL, _CALL_WITH_HEAD, _METHOD, _CANCEL, _ABORT, _WATCH = (int(kind) for kind in list(FrameKind)[:6])
 _CANCEL_NOTE, _CLOSE = int(FrameKind.CANCEL_NOTE), int(FrameKind.CLOSE)
@@ -65,6 +62,7 @@ class ServerSession(Session, Generic[CallT]):
                     yield Told(kind, number, payload, "")
                 elif kind == _ABORT:
                     self.assembly.discard(number)
+                    self._early.pop(number, None)
                 elif kind not in self._early.setdefault(number, []):
                     self._early[number].append(kind)
             elif kind == _PIECE:
@@ -102,15 +100,20 @@ class ServerSession(Session, Generic[CallT]):
         self.link.drop(number)
         return self.calls.pop(number, None)
 
+    def relieve(self) -> list[int]:
+        """Throw away the large requests that have not arrived whole. Returns their calls, to be refused."""
+        return self.assembly.discard_all()
+
     def close(self) -> None:
         """End the session: the last frame."""
         self.link.push(_CLOSE, 0, b"")
 
     def _piece(self, number: int, payload: bytes) -> Iterator[Told]:
         whole = self.assembly.piece(number, payload)
+        early = self._early.pop(number, ()) if self._early and number not in self.assembly else ()
         if whole is not None:
             yield Told(whole[0], number, whole[2], self._method(whole[1]))
-            for kind in self._early.pop(number, ()):
+            for kind in early:
                 yield Told(kind, number, b"", "")
 
     def _begin(self, number: int) -> int:
@@ -127,9 +130,16 @@ class ServerSession(Session, Generic[CallT]):
         return self._methods[method]
 
     def _name(self, number: int, payload: bytes) -> None:
-        if number != len(self._methods) or number >= MAX_METHODS or len(payload) > MAX_METHOD_NAME:
-            raise ProtocolError(f"a name for method {number}, where {len(self._methods)} have one")
+        if number != len(self._methods) or number >= MAX_METHODS:
+            raise ProtocolError(f"a name for method {number}, where {len(self._methods)} have one of {MAX_METHODS}")
+        if len(payload) > MAX_METHOD_NAME:
+            raise ProtocolError(
+                f"method {number}: a name of {len(payload)} bytes, where {MAX_METHOD_NAME} are the most"
+            )
         try:
-            self._methods.append(payload.decode())
+            name = payload.decode()
         except UnicodeDecodeError as error:
             raise ProtocolError(f"method {number}: the name is no UTF-8") from error
+        if not name.isprintable():  # it is logged
+            raise ProtocolError(f"method {number}: the name has characters that cannot be printed")
+        self._methods.append(name)

@@ -7,13 +7,15 @@ from typing import Final
 from rpc_async.core.assembly import Assembly
 from rpc_async.core.link import Link
 
-__all__ = ["HEAD_ROOM", "MAX_CALLS", "MAX_METHODS", "METHOD_BITS", "Session"]
+__all__ = ["HEAD_ROOM", "MAX_CALLS", "MAX_METHODS", "MAX_METHOD_NAME", "METHOD_BITS", "Session"]
 
 METHOD_BITS: Final = 12
 MAX_METHODS: Final = 1 << METHOD_BITS
 """Methods that one session can name. A call's frame has a number that says both: call << METHOD_BITS | method."""
 MAX_CALLS: Final = (1 << 64 - METHOD_BITS) - 1
 """The highest number of a call."""
+MAX_METHOD_NAME: Final = 1024
+"""Bytes."""
 HEAD_ROOM: Final = 512 * 1024
 """Bytes that a large frame may take beside its message: its metadata, and a fault's text and details."""
 _TRANSFERS: Final = 4
@@ -48,6 +50,16 @@ class Session:
         """
         self.link.resume(received)
         self.cut_at = None
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory that the session takes: what it has to send, and what it has not received whole."""
+        return self.link.held + self.assembly.held_bytes
+
+    def forget(self) -> None:
+        """The session has ended: let go of all that it holds."""
+        self.link.forget()
+        self.assembly.discard_all()
 
     def time_left(self, now: float, linger: float) -> float | None:
         """Return the seconds until it is over, `linger` seconds after the cut; None while there is a stream."""

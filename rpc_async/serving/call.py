@@ -12,7 +12,7 @@ import grpc
 from google.protobuf.message import Message
 
 from rpc_async.core.outcome import Progress
-from rpc_async.errors import InvalidArgument
+from rpc_async.errors import InvalidArgument, PayloadTooLarge
 from rpc_async.notification.targets import Target
 from rpc_async.serving.interruptible import Interruptible
 from rpc_async.serving.record import CallRecord
@@ -21,6 +21,9 @@ from rpc_async.wire.faults import to_details
 from rpc_async.wire.metadata import check_metadata
 
 __all__ = ["Aborted", "ServerCall", "current_call", "running_record"]
+
+MAX_PROGRESS: Final = 60 * 1024
+"""Bytes: the largest progress report, so that it is one frame of a session."""
 
 ReplyT = TypeVar("ReplyT")
 
@@ -217,10 +220,14 @@ class ServerCall(Generic[ReplyT]):
 
         Raises:
             InvalidArgument: The fraction is not from 0 to 1.
+            PayloadTooLarge: Text and details take more than 60 KiB; nothing was reported.
         """
         if not (math.isfinite(fraction) and 0 <= fraction <= 1):
             raise InvalidArgument(f"progress {fraction}: the fraction must be from 0 to 1; nothing was reported")
         chain = () if details is None else to_details((details,))
+        size = len(message.encode()) + sum(len(detail.value) + len(detail.type_url) for detail in chain)
+        if size > MAX_PROGRESS:
+            raise PayloadTooLarge(f"progress of {size} bytes: it may take {MAX_PROGRESS}; nothing was reported")
         self._record.progress(Progress(float(fraction), message, chain[0] if chain else None))
 
     # -- who calls --------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 import grpc
 import grpc.aio
@@ -40,12 +40,21 @@ async def abort_call(context: Context, failure: Fault, trailing: Iterable[tuple[
     raise AssertionError("unreachable: context.abort raises")
 
 
+class Peers(Protocol):
+    """Knows who is connected."""
+
+    def is_open(self, peer: str) -> bool | None:
+        """Tell whether the connection from `peer` (as gRPC writes it) is open; None if that is not known."""
+        ...
+
+
 class NativeManagers:
     """Makes gRPC handlers of manager routines."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
+        self.peers: Peers = Connections(dispatcher.loop)
+        """Tells an aborted call from a lost connection."""
         self._dispatcher = dispatcher
-        self._connections = Connections(dispatcher.loop)
         self._serving = 0
         self._flushed = asyncio.Event()
 
@@ -145,7 +154,7 @@ class NativeManagers:
             return CancelReason.SHUTDOWN
         if call.deadline_is_past():
             return CancelReason.DEADLINE
-        if self._connections.is_open(call.peer()) is False:
+        if self.peers.is_open(call.peer()) is False:
             return CancelReason.CLIENT_DISCONNECTED
         return CancelReason.CLIENT_ABORTED
 

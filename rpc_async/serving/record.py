@@ -304,6 +304,10 @@ class CallRecord(ABC):
         """How many subscriptions there are."""
         return len(self._hooks or ())
 
+    def subscribed(self, hook: Callable[[], None]) -> bool:
+        """Tell whether `hook` is called already."""
+        return hook in (self._hooks or ())
+
     def _unsubscribe(self, hook: Callable[[], None]) -> None:
         with self._lock:
             if self._hooks is not None and hook in self._hooks:

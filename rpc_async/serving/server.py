@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, cast
 
 import grpc
@@ -18,8 +19,9 @@ from rpc_async.serving.manager import mark_of
 from rpc_async.serving.native import DecodeFirst, NativeManagers, call_details
 from rpc_async.serving.ordinary import OrdinaryHandlers
 from rpc_async.serving.pipe import shape_of
-from rpc_async.serving.session import ManagerMethod, SessionService
+from rpc_async.serving.session import ManagerMethod
 from rpc_async.serving.session_handler import HandlerCalls
+from rpc_async.serving.sessions import SessionService
 from rpc_async.v1 import calls_pb2_grpc
 from rpc_async.wire.metadata import DEFAULT_MAX_PAYLOAD, MAX_METADATA
 from rpc_async.wire.session import MAX_BATCH_BYTES, SESSION_METHOD
@@ -34,6 +36,11 @@ DEFAULT_GRACE: Final = 5.0
 _FLUSH: Final = 1.0
 """Seconds that outcomes get to be written when the grace period is over."""
 
+_KEEPALIVE: Final = 30_000
+"""Milliseconds without traffic after which a connection that has calls is tested."""
+_KEEPALIVE_TIMEOUT: Final = 20_000
+"""Milliseconds that a client may take to answer: gRPC's own number."""
+
 _PAYLOAD_OPTIONS: Final = ("grpc.max_receive_message_length", "grpc.max_send_message_length")
 _DEFAULT_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     # gRPC drops calls that wait to be taken in, in silence and at random once there are 1,000, and always
@@ -43,6 +50,13 @@ _DEFAULT_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     *((name, DEFAULT_MAX_PAYLOAD) for name in _PAYLOAD_OPTIONS),
     ("grpc.max_metadata_size", MAX_METADATA),
     ("grpc.absolute_max_metadata_size", MAX_METADATA),
+    # gRPC ends a connection whose client asks more than twice in 5 minutes whether it is still there. A session's
+    # client asks as often as its `keepalive` says, at most once a second.
+    ("grpc.http2.min_ping_interval_without_data_ms", 100),
+    # gRPC itself would look for a client that has vanished without a word after two hours.
+    ("grpc.keepalive_time_ms", _KEEPALIVE),
+    ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT),
+    ("grpc.http2.ping_timeout_ms", _KEEPALIVE_TIMEOUT),  # gRPC up to 1.85 starts this timer only, of 60 s
 )
 
 
@@ -100,9 +114,19 @@ class Server(grpc.aio.Server):
             interceptors = (DecodeFirst(self._message_codecs, self._max_payload), *interceptors)
         self._managers = NativeManagers(self._dispatcher)
         self._ordinary = OrdinaryHandlers(self._dispatcher)
-        self._inner = grpc.aio.server(
-            self._pool, interceptors=interceptors, options=tuple(merged.items()), compression=compression
+        self._interceptors = tuple(interceptors)
+        self._make_inner: Callable[[], grpc.aio.Server] = partial(
+            grpc.aio.server,
+            self._pool,
+            interceptors=self._interceptors,
+            options=tuple(merged.items()),
+            compression=compression,
         )
+        # gRPC's server wants to be started and stopped, and may hang where one that was only made is collected. So it
+        # is made when a port or the start needs it, and a server that was dropped before leaves nothing behind.
+        self._inner: grpc.aio.Server | None = None
+        self._registered: list[grpc.GenericRpcHandler] = []
+        self._terminated: Final = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
         self._handlers: list[grpc.GenericRpcHandler] = []
         self._manager_methods: dict[str, ManagerMethod] = {}
@@ -118,10 +142,10 @@ class Server(grpc.aio.Server):
         )  # raw: it looks at sizes first
         service, _, method = SESSION_METHOD[1:].partition("/")
         if min(max_request, self._max_payload) >= MAX_BATCH_BYTES:  # else there is no room for a session's batches
-            self._inner.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {method: stream})])
+            self._register([grpc.method_handlers_generic_handler(service, {method: stream})])
         # Not wrapped: it must answer when the server is busy or draining, and it counts as no call.
         calls_pb2_grpc.add_AsyncCallsServicer_to_server(
-            AsyncCallsServicer(self._dispatcher), cast("Any", _Unregistered(self._inner, self._handlers))
+            AsyncCallsServicer(self._dispatcher), cast("Any", _Unregistered(self._register, self._handlers))
         )
 
     @property
@@ -135,7 +159,7 @@ class Server(grpc.aio.Server):
         """Register handlers. Generated code does this."""
         adapted = [_Adapted(handler, self._adapt) for handler in generic_rpc_handlers]
         self._handlers.extend(adapted)
-        self._inner.add_generic_rpc_handlers(adapted)
+        self._register(adapted)
 
     def add_registered_method_handlers(
         self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
@@ -149,11 +173,24 @@ class Server(grpc.aio.Server):
 
     def add_insecure_port(self, address: str) -> int:
         """Open a port without encryption; 0 chooses a free one. Returns the port. Raises RuntimeError."""
-        return self._inner.add_insecure_port(address)
+        return self._made().add_insecure_port(address)
 
     def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
         """Open a port with TLS; 0 chooses a free one. Returns the port. Raises RuntimeError."""
-        return self._inner.add_secure_port(address, server_credentials)
+        return self._made().add_secure_port(address, server_credentials)
+
+    def _register(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        self._registered.extend(handlers)
+        if self._inner is not None:
+            self._inner.add_generic_rpc_handlers(handlers)
+
+    def _made(self) -> grpc.aio.Server:
+        if self._stopping is not None:
+            raise InvalidBinding("the server was stopped, which is final: make another")
+        if self._inner is None:
+            self._inner = self._make_inner()
+            self._inner.add_generic_rpc_handlers(tuple(self._registered))
+        return self._inner
 
     def _adapt(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
         behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
@@ -198,7 +235,7 @@ class Server(grpc.aio.Server):
 
     async def start(self) -> None:
         """Start serving."""
-        await self._inner.start()
+        await self._made().start()
 
     async def stop(self, grace: float | _Default | None = _SERVER_GRACE) -> None:
         """Stop: refuse new calls, let the running ones finish, cancel what is left (S15).
@@ -221,12 +258,18 @@ class Server(grpc.aio.Server):
     async def _stop(self, grace: float | None) -> None:
         await self._dispatcher.drain(grace)
         await asyncio.gather(self._managers.flush(_FLUSH), self._sessions.close(_FLUSH))
-        await self._inner.stop(_FLUSH if grace else None)
+        if self._inner is not None:
+            await self._inner.stop(_FLUSH if grace else None)
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._terminated.set()
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:
         """Wait until the server has stopped, at most `timeout` seconds. Returns True if it has not."""
-        return await self._inner.wait_for_termination(timeout)
+        try:
+            await asyncio.wait_for(self._terminated.wait(), timeout)
+        except TimeoutError:
+            return True
+        return False
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:
@@ -243,14 +286,16 @@ class _Unregistered:
     steps over all of them for every call that comes in.
     """
 
-    def __init__(self, inner: grpc.aio.Server, handlers: list[grpc.GenericRpcHandler]) -> None:
-        self._inner = inner
+    def __init__(
+        self, register: Callable[[Sequence[grpc.GenericRpcHandler]], None], handlers: list[grpc.GenericRpcHandler]
+    ) -> None:
+        self._register = register
         self._handlers = handlers
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Register handlers, for all wires."""
         self._handlers.extend(generic_rpc_handlers)
-        self._inner.add_generic_rpc_handlers(generic_rpc_handlers)
+        self._register(generic_rpc_handlers)
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Any) -> None:
         """Do nothing."""

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import grpc
 import grpc.aio
 
-from rpc_async.core.frames import FrameKind, ProtocolError
+from rpc_async.core.frames import Frame, FrameKind, ProtocolError
 from rpc_async.core.outcome import Fault, fault
 from rpc_async.core.server_session import ServerSession
-from rpc_async.errors import BadStubData, PayloadTooLarge
+from rpc_async.errors import BadStubData
 from rpc_async.pump import Pump
 from rpc_async.serving.codec import Codec
-from rpc_async.serving.dispatcher import Dispatcher, Routine
+from rpc_async.serving.dispatcher import Routine
 from rpc_async.serving.manager import RoutineKind
-from rpc_async.serving.record import CallRecord
 from rpc_async.serving.session_call import SessionCall
 from rpc_async.status import CancelReason, RpcStatus
+from rpc_async.wire.metadata import MAX_METADATA, metadata_size
 from rpc_async.wire.session import (
-    SESSION_ID_SIZE,
     BothMetadata,
     CallIds,
-    Opened,
     cancel_note,
     encode_response,
     fault_head,
@@ -39,21 +34,32 @@ from rpc_async.wire.session import (
     read_request,
 )
 
-__all__ = ["ManagerMethod", "ServedCall", "ServedSession", "SessionService"]
+if TYPE_CHECKING:
+    from rpc_async.serving.sessions import SessionService
 
-_LOGGER: Final = logging.getLogger("rpc_async.serving")
+__all__ = [
+    "Context",
+    "Identity",
+    "ManagerMethod",
+    "ServeOtherwise",
+    "ServedCall",
+    "ServedSession",
+    "Stream",
+    "read_message",
+    "session_key",
+]
 
-MAX_SESSIONS: Final = 65_536
-"""Sessions that have a stream."""
-MAX_CUT: Final = 4096
-"""Sessions that wait for their client to come back. The oldest goes first."""
 CHUNK: Final = 64
 """Frames that are heard before the writer gets its turn: so the client has work while the rest is heard."""
 FULL: Final = 256 * 1024 * 1024
 """Bytes of outcomes that wait to be sent: while there are more, that client's new calls are refused. Reading
 must go on: what the client reads, it acknowledges in what it sends."""
 OVERFULL: Final = FULL + 64 * 1024 * 1024
-"""Bytes: a client that goes on sending, and does not read, loses its session."""
+"""Bytes: a client that does not read so much that waits for it loses its session."""
+GRAIN: Final = 4096
+"""Bytes that a session's outcomes may grow by before it is weighed again: see `SessionService.weigh`."""
+
+_NO_ROOM: Final = "the server has no room for the request at present: not executed; try again later"
 
 _CALL, _CALL_WITH_HEAD = int(FrameKind.CALL), int(FrameKind.CALL_WITH_HEAD)
 _CANCEL, _ABORT, _START = int(FrameKind.CANCEL), int(FrameKind.ABORT), int(FrameKind.START)
@@ -92,181 +98,43 @@ class Identity(NamedTuple):
     identity_key: str | None
     auth_context: dict[str, Iterable[bytes]]
 
-
-class SessionService:
-    """All sessions of one server."""
-
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        *,
-        linger: float,
-        max_payload: int,
-        manager_method: Callable[[str], ManagerMethod | None],
-        serve_otherwise: Callable[[ServedSession, int, str, bytes, bool], ServedCall],
-    ) -> None:
-        """Make it.
-
-        Args:
-            dispatcher: What all wires of the server share.
-            linger: Seconds that a session is kept after a cut.
-            max_payload: Bytes: the largest request.
-            manager_method: Finds the manager routine of a method, if one serves it and nothing stands before it.
-            serve_otherwise: Starts a call of any other method: of a session, with a number, a method, a payload
-                that is a request or, if the last argument says so, a `CallHead`.
-        """
-        self.dispatcher: Final = dispatcher
-        self.linger: Final = linger
-        self.max_payload: Final = max_payload
-        self.manager_method: Final = manager_method
-        self.serve_otherwise: Final = serve_otherwise
-        self._sessions: dict[bytes, ServedSession] = {}
-        self._tags: dict[str, ServedSession] = {}
-        self._cut: OrderedDict[bytes, asyncio.TimerHandle] = OrderedDict()
-        dispatcher.table.sources.append(self)
-
-    def __len__(self) -> int:
-        return len(self._sessions)
-
-    # -- streams ----------------------------------------------------------------------------------------
-
-    async def serve(self, _: Any, context: Context) -> None:
-        """Serve one stream: the behaviour of the method `Session`."""
-        try:
-            session, stream = await self._open(context)
-        except ProtocolError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        if session is None or stream is None:
-            return
-        try:
-            await session.read(stream)
-        except ProtocolError as error:
-            _LOGGER.warning("a session with %s is ended: %s", session.identity.peer, error)
-            self.end(session)
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except asyncio.CancelledError:
-            if stream.replaced:
-                await context.abort(grpc.StatusCode.ABORTED, "the session was resumed on another stream")
-            raise
-        finally:
-            self._ended(session, stream)
-
-    async def _open(self, context: Context) -> tuple[ServedSession | None, _Stream | None]:
-        data = await context.read()
-        if not isinstance(data, bytes):
-            return None, None
-        opening, ack, frames = read_request(data)
-        if opening is None or len(opening[0]) != SESSION_ID_SIZE:
-            raise ProtocolError(f"a stream begins with an Open that has a session id of {SESSION_ID_SIZE} bytes")
-        session_id, resume = opening
-        identity = _identity(context)
-        key = _key(session_id)
-        session = self._sessions.get(key)
-        if resume:
-            if frames:
-                raise ProtocolError("frames before the session was resumed")
-            if session is None or session.identity.identities != identity.identities:
-                # Somebody else's session is answered as one that is not there.
-                await context.write(opened_response(self.opened(found=False), 0))
-                return None, None
-            session.machine.resumed(ack)
-        else:
-            if session is not None:
-                raise ProtocolError("a new session with the id of another")
-            if ack:
-                raise ProtocolError("an acknowledgement of frames, where none was sent")
-            if self.dispatcher.draining or len(self._sessions) - len(self._cut) >= MAX_SESSIONS:
-                await context.abort(
-                    grpc.StatusCode.UNAVAILABLE, "the server takes no more sessions: nothing was executed"
-                )
-            session = ServedSession(self, session_id, identity)
-            self._sessions[key] = session
-            self._tags[session.ids.tag] = session
-        timer = self._cut.pop(key, None)
-        if timer is not None:
-            timer.cancel()
-        session.identity = identity
-        stream = session.attach(context)
-        if not resume:
-            session.hear_batch(len(data), frames)
-        return session, stream
-
-    def opened(self, *, found: bool) -> Opened:
-        return Opened(found, self.linger, self.max_payload)
-
-    def _ended(self, session: ServedSession, stream: _Stream) -> None:
-        stream.pump.stop()
-        if session.stream is not stream:
-            return
-        session.stream = None
-        key = session.key
-        if session.machine.closed or key not in self._sessions:
-            self.end(session)
-            return
-        loop = self.dispatcher.loop
-        session.machine.cut(loop.time())
-        self._cut[key] = loop.call_later(self.linger, self.end, session)
-        if len(self._cut) > MAX_CUT:
-            self.end(self._sessions[next(iter(self._cut))])
-
-    def end(self, session: ServedSession) -> None:
-        """Forget a session. Calls that it still has are cancelled: their client is gone."""
-        if self._sessions.pop(session.key, None) is not None:
-            del self._tags[session.ids.tag]
-            timer = self._cut.pop(session.key, None)
-            if timer is not None:
-                timer.cancel()
-            reason = CancelReason.CLIENT_ABORTED if session.machine.closed else CancelReason.CLIENT_DISCONNECTED
-            session.abandon(reason)
-
-    # -- what others ask --------------------------------------------------------------------------------
-
-    def find(self, call_id: str) -> CallRecord | None:
-        """Return the running call with this id, if it is a session's."""
-        session = self._tags.get(CallIds.tag_of(call_id) or "")
-        number = None if session is None else session.ids.number(call_id)
-        call = None if session is None or number is None else session.machine.calls.get(number)
-        return call if isinstance(call, SessionCall) else None
-
-    def running(self) -> list[CallRecord]:
-        """Return the running calls of all sessions."""
-        sessions = tuple(self._sessions.values())
-        calls = (call for session in sessions for call in tuple(session.machine.calls.values()))
-        return [call for call in calls if isinstance(call, SessionCall)]
-
-    async def close(self, timeout: float) -> None:
-        """Send what there is to send, at most `timeout` seconds, and end all sessions."""
-        sessions = [session for session in self._sessions.values() if session.stream is not None]
-        for session in sessions:
-            session.machine.close()
-            session.wake()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                for session in sessions:
-                    await session.sent()
-        for session in tuple(self._sessions.values()):
-            self.end(session)
-        for session in sessions:
-            if session.stream is not None:
-                session.stream.task.cancel()
+    def is_that_of(self, other: Identity) -> bool:
+        """Tell whether both were authenticated as the same client, or neither was."""
+        return (self.identity_key, self.identities) == (other.identity_key, other.identities)
 
 
-class _Stream:
+ServeOtherwise = Callable[
+    ["ServedSession", int, str, bytes, float | None, tuple[tuple[str, str | bytes], ...]], ServedCall | None
+]
+"""Starts a call that no manager routine serves: of a session, with a number, a method, a request, the seconds until its
+deadline, and metadata. None: there are too many."""
+
+
+class Stream:
     """A stream that a session has at present."""
 
-    __slots__ = ("context", "pump", "replaced", "task")
+    __slots__ = ("context", "pump", "task", "verdict")
 
     def __init__(self, context: Context, task: asyncio.Task[Any]) -> None:
         self.context: Final = context
         self.task: Final = task
         self.pump: Pump
-        self.replaced: bool = False
+        self.verdict: tuple[grpc.StatusCode, str] | None = None
+        """What the client is told, where the server ends the stream."""
+
+    def end(self, code: grpc.StatusCode, text: str) -> None:
+        """End it, and tell the client why."""
+        self.verdict = code, text
+        self.pump.stop()
+        self.task.cancel()
 
 
 class ServedSession:
     """One session: holds its machine, reads and writes its streams, and starts its calls."""
 
     __slots__ = (
+        "_gate",
+        "_greeting",
         "_hearing",
         "_progress",
         "_sent",
@@ -281,60 +149,66 @@ class ServedSession:
 
     def __init__(self, service: SessionService, session_id: bytes, identity: Identity) -> None:
         self.ids: Final = CallIds(session_id)
-        self.key: Final = _key(session_id)
+        self.key: Final = session_key(session_id)
         self.machine: Final[ServerSession[ServedCall]] = ServerSession(max_payload=service.max_payload)
         self.identity: Identity = identity
-        self.stream: _Stream | None = None
+        self.stream: Stream | None = None
         self.loop: Final = service.dispatcher.loop
         self._service = service
+        self._greeting = False
         self._hearing = False
+        self._gate = GRAIN
         self._progress: dict[int, SessionCall] = {}
         self._sent: asyncio.Event | None = None
 
     # -- streams ----------------------------------------------------------------------------------------
 
-    def attach(self, context: Context) -> _Stream:
+    def attach(self, context: Context) -> Stream:
         """Go on with a new stream."""
         if self.stream is not None:
-            self.stream.replaced = True
-            self.stream.pump.stop()
-            self.stream.task.cancel()
+            self.stream.end(grpc.StatusCode.ABORTED, "the session was resumed on another stream")
         task = asyncio.current_task()
         assert task is not None
-        stream = _Stream(context, task)
+        stream = Stream(context, task)
         self.stream = stream
+        self._greeting = True
         stream.pump = Pump(self.loop, context.write, self._next_batch)
         return stream
 
-    async def read(self, stream: _Stream) -> None:
-        """Read the stream to its end."""
-        context, link, pump = stream.context, self.machine.link, stream.pump
-        await context.write(opened_response(self._service.opened(found=True), link.ack()))
-        pump.flush()
+    async def read(self, stream: Stream, size: int, frames: list[Frame], ack: int) -> None:
+        """Read the stream to its end; its first message has been read, and had this."""
+        await self._arrived(stream.pump, size, frames, ack)
         while not self.machine.closed:
-            data = await context.read()
-            if not isinstance(data, bytes):
+            message = await read_message(stream.context)
+            if not isinstance(message, bytes):
                 return
-            opening, ack, frames = read_request(data)
+            opening, ack, frames = read_request(message)
             if opening is not None:
                 raise ProtocolError("an Open in the middle of a stream")
-            link.arrived(len(frames), len(data), ack)
-            for begin in range(0, len(frames), CHUNK):
-                if begin:
-                    await asyncio.sleep(0)
-                self._hear_all(frames[begin : begin + CHUNK])
-                pump.flush()
-            if link.backlog > OVERFULL:
-                raise ProtocolError("the client does not read what it is sent")
+            await self._arrived(stream.pump, len(message), frames, ack)
 
-    def hear_batch(self, size: int, frames: list[tuple[int, int, bytes]]) -> None:
-        """Hear what came with the Open of a new session."""
-        self.machine.link.arrived(len(frames), size, 0)
-        self._hear_all(frames)
+    async def _arrived(self, pump: Pump, size: int, frames: list[Frame], ack: int) -> None:
+        link = self.machine.link
+        for begin in range(0, len(frames) or 1, CHUNK):
+            if begin:
+                await asyncio.sleep(0)
+            chunk = frames[begin : begin + CHUNK]
+            # A stream can be cut between two chunks: what was not heard has not arrived, and comes again.
+            link.arrived(len(chunk), 0 if begin else size, ack)
+            self._hear_all(chunk)
+            pump.flush()
+            self._weigh()
+
+    def _weigh(self) -> None:
+        self._gate = self.machine.link.queued_bytes + GRAIN
+        self._service.weigh(self)
 
     def _next_batch(self) -> bytes | None:
         link = self.machine.link
-        if self._progress:
+        if self._greeting:
+            self._greeting = False
+            return opened_response(self._service.opened(found=True), link.ack())
+        if self._progress and link.ready:
             self._push_progress()
         if not link.wants_to_send:
             if self._sent is not None and link.queued_bytes == 0:
@@ -345,7 +219,11 @@ class ServedSession:
 
     def wake(self) -> None:
         """There is something to send."""
-        if self.stream is None or self._hearing:
+        if self._hearing:
+            return
+        if self.machine.link.queued_bytes > self._gate:
+            self._weigh()
+        if self.stream is None:
             return
         if self.machine.calls:
             self.stream.pump.flush_soon()
@@ -378,10 +256,7 @@ class ServedSession:
         service = self._service
         dispatcher = service.dispatcher
         target = service.manager_method(method)
-        if target is None:
-            self.machine.calls[number] = service.serve_otherwise(self, number, method, payload, with_head)
-            return
-        refusal = dispatcher.refusal() or self._refusal()
+        refusal = (None if target is None else dispatcher.refusal()) or self._refusal()
         if refusal is not None:
             self.refuse(number, refusal)
             return
@@ -389,37 +264,40 @@ class ServedSession:
         metadata: tuple[tuple[str, str | bytes], ...] = ()
         if with_head:
             payload, timeout, metadata = read_call_head(payload)
+        if len(payload) > service.max_payload or (metadata and metadata_size(metadata) > MAX_METADATA):
+            self.refuse(number, fault(RpcStatus.OUT_OF_MEMORY, self._too_large(), executed=False))
+            return
+        if target is None:
+            call = service.serve_otherwise(self, number, method, payload, timeout, metadata)
+            if call is None:
+                self.refuse(number, fault(RpcStatus.SERVER_TOO_BUSY, "the server serves as many calls as it may"))
+            else:
+                self.machine.calls[number] = call
+            return
         codec = target.codec
         try:
-            if len(payload) > service.max_payload:
-                raise PayloadTooLarge(self._too_large())
             request = codec.decode(payload)
-        except PayloadTooLarge as error:
-            self.refuse(number, fault(RpcStatus.OUT_OF_MEMORY, str(error), executed=False))
-            return
         except BadStubData as error:
             self.refuse(number, fault(RpcStatus.BAD_STUB_DATA, str(error), executed=False))
             return
-        call = SessionCall(self, number, codec, dispatcher, metadata)
-        self.machine.calls[number] = call
+        record = SessionCall(self, number, codec, dispatcher, metadata)
+        self.machine.calls[number] = record
         dispatcher.running += 1
         if timeout is not None:
-            call.expire_in(timeout, self.loop)
+            record.expire_in(timeout, self.loop)
         if dispatcher.table.expects:
-            dispatcher.table.meet(call, self.loop)
-        dispatcher.start(call, target.kind, target.routine, request)
+            dispatcher.table.meet(record, self.loop)
+        dispatcher.start(record, target.kind, target.routine, request)
 
     def _about(self, kind: int, number: int, payload: bytes) -> None:
         if kind == _ABORT:
+            reason = read_abort_head(payload)
             call = self.machine.release(number)
             if call is not None:
-                call.orphan(read_abort_head(payload))
+                call.orphan(reason)
             return
         if kind == _START:
-            text = (
-                f"the request is larger than the {self._service.max_payload} bytes that the server takes: not executed"
-            )
-            self.refuse(number, fault(RpcStatus.OUT_OF_MEMORY, text, executed=False))
+            self.refuse(number, fault(RpcStatus.OUT_OF_MEMORY, self._too_large(), executed=False))
             return
         call = self.machine.calls.get(number)
         if kind == _CANCEL:
@@ -438,7 +316,10 @@ class ServedSession:
         return fault(RpcStatus.SERVER_TOO_BUSY, text)
 
     def _too_large(self) -> str:
-        return f"the request is over the {self._service.max_payload} bytes that the server takes: not executed"
+        return (
+            f"the request is over the {self._service.max_payload} bytes that the server takes, or its metadata over "
+            f"{MAX_METADATA}: not executed"
+        )
 
     # -- what the server says ---------------------------------------------------------------------------
 
@@ -451,6 +332,15 @@ class ServedSession:
         """Send the outcome of a call that was not taken."""
         self.machine.refuse(number, _FAULT, fault_head(failure, BothMetadata()))
         self.wake()
+
+    def relieve(self) -> None:
+        """Throw away the large requests that have not arrived whole: the server needs the room."""
+        numbers = self.machine.relieve()
+        for number in numbers:
+            head = fault_head(fault(RpcStatus.SERVER_TOO_BUSY, _NO_ROOM), BothMetadata())
+            self.machine.refuse(number, _FAULT, head)
+        if numbers and self.stream is not None:
+            self.stream.pump.flush_soon()
 
     def progressed(self, call: SessionCall) -> None:
         """A call that is watched has a new report. The latest wins."""
@@ -469,23 +359,23 @@ class ServedSession:
         self._service.dispatcher.table.list(call)
 
     def abandon(self, reason: CancelReason) -> None:
-        """The session is over: cancel what it still runs."""
+        """The session is over: let go of what it holds, and cancel what it still runs."""
         calls = tuple(self.machine.calls.values())
         self.machine.calls.clear()
+        self.machine.forget()
+        self._progress.clear()
         for call in calls:
             call.orphan(reason)
 
 
-def _key(session_id: bytes) -> bytes:
+async def read_message(context: Context) -> Any:
+    """Read a stream's next message; something else than bytes at its end."""
+    try:
+        return await context.read()
+    except Exception as error:  # gRPC has ended the stream itself, for which it has no name
+        raise asyncio.CancelledError from error
+
+
+def session_key(session_id: bytes) -> bytes:
     """Return what a session is found by: not the secret itself, which a look-up might give away by its time."""
     return blake2b(session_id, digest_size=32, person=b"rpc_async table").digest()
-
-
-def _identity(context: Context) -> Identity:
-    identities = context.peer_identities()
-    return Identity(
-        context.peer(),
-        None if identities is None else tuple(identities),
-        context.peer_identity_key(),
-        dict(context.auth_context()),
-    )

@@ -76,7 +76,8 @@ class SessionCall(CallRecord):
 
     def watch(self) -> None:
         """The client wants progress reports."""
-        self.subscribe(self._progressed)
+        if not self.subscribed(self._progressed):  # it may ask as often as it likes
+            self.subscribe(self._progressed)
         self._progressed()
 
     def _progressed(self) -> None:

@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 __all__ = ["CuttingProxy"]
 
 _CHUNK: Final = 64 * 1024
 """Bytes that are read at a time."""
+
+
+class _Direction:
+    """One of the two ways that bytes go."""
+
+    def __init__(self) -> None:
+        self.carrying = asyncio.Event()
+        self.carrying.set()
+        self.seen = 0
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(_CHUNK):
+                self.seen += len(data)
+                await self.carrying.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()
 
 
 class CuttingProxy:
@@ -20,14 +38,12 @@ class CuttingProxy:
 
     def __init__(self, target: str) -> None:
         """Make a proxy to `target`, a host and a port such as `127.0.0.1:50051`."""
-        host, _, port = target.rpartition(":")
-        self._host = host
-        self._port = int(port)
         self._listener: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._carrying = asyncio.Event()
-        self._carrying.set()
+        self._to_server = _Direction()
+        self._to_client = _Direction()
+        self.lead_to(target)
         self.cuts: int = 0
         """How often `cut` was called."""
         self.connections: int = 0
@@ -55,18 +71,38 @@ class CuttingProxy:
         port: int = self._listener.sockets[0].getsockname()[1]
         return f"127.0.0.1:{port}"
 
+    @property
+    def bytes_to_server(self) -> int:
+        """How many bytes have come from clients, in all: those that a stall holds back too."""
+        return self._to_server.seen
+
+    @property
+    def bytes_to_client(self) -> int:
+        """How many bytes have come from servers, in all: those that a stall holds back too."""
+        return self._to_client.seen
+
+    def lead_to(self, target: str) -> None:
+        """Lead connections that are made from now on to another server, as where one was started anew."""
+        host, _, port = target.rpartition(":")
+        self._host = host
+        self._port = int(port)
+
     def cut(self) -> None:
         """Cut every connection, without a word to either side. What was on its way is lost."""
         self.cuts += 1
         self._abort_all()
 
-    def stall(self) -> None:
-        """Carry nothing, and keep every connection: to both sides the other seems to have gone silent."""
-        self._carrying.clear()
+    def stall(self, which: Literal["both", "to_server", "to_client"] = "both") -> None:
+        """Carry nothing, both ways or one, and keep every connection: the other side seems to have gone silent."""
+        if which != "to_client":
+            self._to_server.carrying.clear()
+        if which != "to_server":
+            self._to_client.carrying.clear()
 
     def resume(self) -> None:
         """Carry on after a `stall`."""
-        self._carrying.set()
+        self._to_server.carrying.set()
+        self._to_client.carrying.set()
 
     def _abort_all(self) -> None:
         for writer in tuple(self._writers):
@@ -89,16 +125,10 @@ class CuttingProxy:
                 both.add(far_writer)
                 if writer in self._writers and not writer.transport.is_closing():
                     self._writers.add(far_writer)
-                    await asyncio.gather(self._carry(reader, far_writer), self._carry(far_reader, writer))
+                    await asyncio.gather(
+                        self._to_server.carry(reader, far_writer), self._to_client.carry(far_reader, writer)
+                    )
         finally:
             self._writers -= both
             for one in both:
                 one.transport.abort()
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(_CHUNK):
-                await self._carrying.wait()
-                writer.write(data)
-                await writer.drain()
-        writer.transport.abort()

@@ -128,7 +128,8 @@ def fault_from_failure(code: int, message: str, trailing_metadata: Iterable[tupl
 
 
 def fault_from_details(code: int, message: str, packed_details: Iterable[any_pb2.Any]) -> Fault:
-    """Read a fault from the parts of a `google.rpc.Status`."""
+    """Read a fault from the parts of a `google.rpc.Status`. A code that is none of gRPC's failures is UNKNOWN."""
+    code = code if code in _STATUS_CODES and code != GrpcCode.OK else GrpcCode.UNKNOWN
     details = []
     info: error_details_pb2.ErrorInfo | None = None
     for packed in packed_details:

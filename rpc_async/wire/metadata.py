@@ -9,7 +9,15 @@ from typing import Any, Final, NamedTuple
 from rpc_async.errors import InvalidArgument
 from rpc_async.wire.faults import MAX_STATUS_SIZE
 
-__all__ = ["CALL_ID_KEY", "DEFAULT_MAX_PAYLOAD", "MAX_METADATA", "Metadatum", "check_metadata", "client_call_id"]
+__all__ = [
+    "CALL_ID_KEY",
+    "DEFAULT_MAX_PAYLOAD",
+    "MAX_METADATA",
+    "Metadatum",
+    "check_metadata",
+    "client_call_id",
+    "metadata_size",
+]
 
 CALL_ID_KEY: Final = "rpc-async-call-id"
 DEFAULT_MAX_PAYLOAD: Final = 64 * 1024 * 1024
@@ -31,7 +39,7 @@ def check_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> tuple[
     """Return metadata as a tuple of pairs.
 
     Raises:
-        InvalidArgument: A key that gRPC does not allow, or a value of the wrong type for its key.
+        InvalidArgument: A key or a value that gRPC does not allow, or a value of the wrong type for its key.
     """
     if metadata is None:
         return ()
@@ -41,7 +49,20 @@ def check_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> tuple[
             raise InvalidArgument(f"metadata key {key!r}: lower-case letters, digits and _ . - only")
         if not isinstance(value, bytes if key.endswith("-bin") else (str, bytes)):
             raise InvalidArgument(f"metadata {key!r}: the value must be bytes if the key ends in -bin, else text")
+        if not (key.endswith("-bin") or _is_text(value)):
+            raise InvalidArgument(
+                f"metadata {key!r}: text has printable ASCII characters only; use a key ending in -bin"
+            )
     return pairs
+
+
+def _is_text(value: str | bytes) -> bool:
+    return value.isascii() and (value if isinstance(value, str) else value.decode("ascii")).isprintable()
+
+
+def metadata_size(metadata: Iterable[tuple[str, str | bytes]]) -> int:
+    """Return the bytes that metadata takes, as gRPC counts them."""
+    return sum(len(key) + len(value) + 32 for key, value in metadata)
 
 
 def client_call_id(metadata: Iterable[tuple[str, Any]]) -> str | None:

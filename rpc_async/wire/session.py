@@ -13,10 +13,12 @@ from google.protobuf.message import DecodeError, Message
 
 from rpc_async.core.frames import Frame, ProtocolError
 from rpc_async.core.outcome import Fault, Progress
+from rpc_async.errors import InvalidArgument
 from rpc_async.status import CancelReason, RpcStatus
 from rpc_async.v1 import session_pb2, types_pb2
 from rpc_async.wire.calls import REASONS, progress_from_proto, progress_to_proto
 from rpc_async.wire.faults import fault_from_details, fault_to_status
+from rpc_async.wire.metadata import check_metadata
 
 __all__ = [
     "MAX_BATCH_BYTES",
@@ -121,6 +123,8 @@ def read_response(data: bytes) -> tuple[Opened | None, int, list[Frame]]:
     opened = None
     if message.HasField("opened"):
         opened = Opened(message.opened.found, message.opened.linger, message.opened.max_payload)
+        if not opened.linger >= 0:  # or no number at all
+            raise ProtocolError(f"a session that lingers for {opened.linger} seconds")
     return opened, message.ack, _frames(message)
 
 
@@ -243,7 +247,10 @@ def progress_payload(progress: Progress) -> bytes:
 
 def read_progress(payload: bytes) -> Progress:
     """Read it. Raises ProtocolError."""
-    return progress_from_proto(_parse(types_pb2.Progress, payload, "a progress report"))
+    progress = progress_from_proto(_parse(types_pb2.Progress, payload, "a progress report"))
+    if not 0 <= progress.fraction <= 1:
+        raise ProtocolError(f"a progress report of {progress.fraction}")
+    return progress
 
 
 def _to_metadata(pairs: Pairs) -> list[session_pb2.Metadatum]:
@@ -255,9 +262,11 @@ def _to_metadata(pairs: Pairs) -> list[session_pb2.Metadatum]:
 
 def _from_metadata(metadata: Iterable[session_pb2.Metadatum]) -> tuple[tuple[str, str | bytes], ...]:
     try:
-        return tuple((one.key, one.value if one.key.endswith("-bin") else one.value.decode()) for one in metadata)
-    except UnicodeDecodeError as error:
-        raise ProtocolError("metadata that is no text") from error
+        return check_metadata(
+            (one.key, one.value if one.key.endswith("-bin") else one.value.decode("ascii")) for one in metadata
+        )
+    except (UnicodeDecodeError, InvalidArgument) as error:
+        raise ProtocolError("metadata that gRPC does not allow") from error
 
 
 # -- call ids -------------------------------------------------------------------------------------------
@@ -303,6 +312,6 @@ class CallIds:
 def _number(call_id: str) -> int | None:
     text = call_id.split("-")[1] if call_id.count("-") == 2 else ""
     try:
-        return int(text, 16) if 0 < len(text) <= 8 and text.isalnum() else None
+        return int(text, 16) if 0 < len(text) <= 16 and text.isalnum() else None
     except ValueError:
         return None

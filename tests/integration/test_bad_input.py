@@ -12,7 +12,7 @@ import pytest
 import rpc_async
 from rpc_async import RpcStatus, begin
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
-from tests.harness import Parked, Wire, outcome, pair, request, response, serve
+from tests.harness import Parked, SocketWire, Wire, outcome, pair, request, response, serve
 
 MIB = 1024 * 1024
 ECHO = "/rpc_async.demo.v1.Demo/Echo"
@@ -67,11 +67,11 @@ async def test_a_reply_that_does_not_parse(wire: Wire) -> None:
         assert "not for me" in error.details()
 
 
-async def test_a_request_over_this_sides_limit(wire: Wire) -> None:
+async def test_a_request_over_this_sides_limit(socket_wire: SocketWire) -> None:
     servicer = Parked()
     async with serve(servicer) as (_, target):
         options = [("grpc.max_send_message_length", MIB)]
-        async with rpc_async.connect(target, transport=wire, options=options) as channel:
+        async with rpc_async.connect(target, transport=socket_wire, options=options) as channel:
             with pytest.raises(rpc_async.PayloadTooLarge, match=str(MIB)):
                 demo_pb2_grpc.DemoStub(channel).Echo(request(b"x" * MIB))
 
@@ -83,11 +83,11 @@ async def test_a_request_over_the_servers_limit(wire: Wire) -> None:
         assert error.executed is False
 
 
-async def test_a_reply_over_the_clients_limit(wire: Wire) -> None:
+async def test_a_reply_over_the_clients_limit(socket_wire: SocketWire) -> None:
     servicer = Parked()
     async with serve(servicer) as (_, target):
         options = [("grpc.max_receive_message_length", MIB)]
-        async with rpc_async.connect(target, transport=wire, options=options) as channel:
+        async with rpc_async.connect(target, transport=socket_wire, options=options) as channel:
             call = demo_pb2_grpc.DemoStub(channel).Echo(request())
             (await servicer.next()).complete(response(b"x" * 2 * MIB))
             error = await outcome(call)

@@ -20,7 +20,20 @@ from google.rpc import error_details_pb2
 import rpc_async
 from rpc_async import CancelReason, RpcStatus, begin
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
-from tests.harness import PATIENCE, Parked, Seen, Wire, logged, outcome, pair, request, response, serve, until
+from tests.harness import (
+    PATIENCE,
+    Parked,
+    Seen,
+    SocketWire,
+    Wire,
+    logged,
+    outcome,
+    pair,
+    request,
+    response,
+    serve,
+    until,
+)
 
 
 async def test_C1_C2_C3_pending_consumes_nothing_and_then_the_reply_is_there(wire: Wire) -> None:
@@ -226,7 +239,7 @@ async def test_C8_none_when_beginning_the_call_raised(wire: Wire) -> None:
             with pytest.raises(rpc_async.InvalidArgument):
                 begin(both.stub.Echo, request(), **bad)
         with pytest.raises(rpc_async.InvalidArgument, match="rpc_async channel"):
-            begin(both.stub.Echo.__call__, request())  # type: ignore[arg-type]
+            begin(both.stub.Echo.__call__, request())  # type: ignore[call-overload]
         assert both.server.running_calls == 0
 
 
@@ -298,11 +311,11 @@ asyncio.run(main())
 """
 
 
-async def test_C14_a_server_killed_while_it_runs_the_call_may_have_executed_it(wire: Wire) -> None:
+async def test_C14_a_server_killed_while_it_runs_the_call_may_have_executed_it(socket_wire: SocketWire) -> None:
     with subprocess.Popen([sys.executable, "-c", SERVER_THAT_PARKS], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         target = (await asyncio.to_thread(process.stdout.readline)).strip()
-        async with rpc_async.connect(target, transport=wire, linger=0.2) as channel:
+        async with rpc_async.connect(target, transport=socket_wire, linger=0.2) as channel:
             call = begin(demo_pb2_grpc.DemoStub(channel).Echo, request())
             assert await call.request_cancel() is RpcStatus.OK  # so it has arrived
             process.send_signal(signal.SIGKILL)
@@ -424,11 +437,11 @@ async def test_server_handles_wait_on_any_loop(wire: Wire) -> None:
         await call
 
 
-async def test_plain_with_has_a_thread_and_a_loop_of_its_own(wire: Wire) -> None:
+async def test_plain_with_has_a_thread_and_a_loop_of_its_own(socket_wire: SocketWire) -> None:
     servicer = Parked()
 
     def blocking(target: str) -> bytes:
-        with rpc_async.connect(target, transport=wire) as channel:
+        with rpc_async.connect(target, transport=socket_wire) as channel:
             stub = demo_pb2_grpc.DemoStub(channel)
             call = begin(stub.Echo, request(b"from a thread"))
             assert call.wait(0.0) is False
@@ -463,10 +476,10 @@ def _raised(function: Any) -> BaseException:
     return AssertionError("did not raise")
 
 
-async def test_a_channel_can_be_used_without_with_as_grpcs_can(wire: Wire) -> None:
+async def test_a_channel_can_be_used_without_with_as_grpcs_can(socket_wire: SocketWire) -> None:
     servicer = Parked()
     async with serve(servicer) as (_, target):
-        channel = rpc_async.connect(target, transport=wire)
+        channel = rpc_async.connect(target, transport=socket_wire)
         stub = demo_pb2_grpc.DemoStub(channel)
         call = stub.Echo(request())
         (await servicer.next()).complete(response(b"ok"))
@@ -483,10 +496,10 @@ def test_a_channel_that_is_not_open_says_what_to_do() -> None:
         stub.Echo(request())
 
 
-async def test_waiting_for_ready_waits_and_fail_fast_fails(wire: Wire) -> None:
+async def test_waiting_for_ready_waits_and_fail_fast_fails(socket_wire: SocketWire) -> None:
     async with serve(Parked()) as (_, target):
         pass
-    async with rpc_async.connect(target, transport=wire) as channel:
+    async with rpc_async.connect(target, transport=socket_wire) as channel:
         stub = demo_pb2_grpc.DemoStub(channel)
         assert type(await outcome(stub.Echo(request()))) is rpc_async.ServerUnavailable
         patient = stub.Echo(request(), wait_for_ready=True, timeout=0.3)

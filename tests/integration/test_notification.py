@@ -33,6 +33,7 @@ from tests.harness import (
     EchoCall,
     Parked,
     Servicer,
+    SocketWire,
     Wire,
     outcome,
     pair,
@@ -147,9 +148,9 @@ async def test_C8_however_a_call_ends_its_end_is_told_once(wire: Wire, ending: s
     assert len(queue) == 0
 
 
-async def test_C8_a_call_that_is_refused_or_never_arrives_is_told_too(wire: Wire) -> None:
+async def test_C8_a_call_that_is_refused_or_never_arrives_is_told_too(socket_wire: SocketWire) -> None:
     servicer, queue = Parked(), CompletionQueue()
-    async with pair(servicer, wire, max_calls=1) as both:
+    async with pair(servicer, socket_wire, max_calls=1) as both:
         running = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         call = begin(both.stub.Echo, request(), notify=queue)
@@ -157,7 +158,7 @@ async def test_C8_a_call_that_is_refused_or_never_arrives_is_told_too(wire: Wire
         assert call.status() is RpcStatus.SERVER_TOO_BUSY
         server_call.complete(response())
         await running
-    async with rpc_async.connect(both.target, transport=wire) as channel:
+    async with rpc_async.connect(both.target, transport=socket_wire) as channel:
         call = begin(demo_pb2_grpc.DemoStub(channel).Echo, request(), notify=queue)
         assert (await asyncio.wait_for(queue.aget(), PATIENCE)).call is call
         assert call.status() is RpcStatus.SERVER_UNAVAILABLE
@@ -245,7 +246,7 @@ async def test_C9_several_threads_and_loops_collect_from_one_queue(wire: Wire) -
     assert sorted(keys) == list(range(calls))
 
 
-def test_C9_an_apc_runs_in_the_thread_that_made_the_call(wire: Wire) -> None:
+def test_C9_an_apc_runs_in_the_thread_that_made_the_call(socket_wire: SocketWire) -> None:
     ready, end = threading.Event(), threading.Event()
     targets: list[str] = []
 
@@ -263,7 +264,7 @@ def test_C9_an_apc_runs_in_the_thread_that_made_the_call(wire: Wire) -> None:
     def routine(completion: Completion) -> None:
         ran.append((completion.key, threading.get_ident(), completion.call.complete().payload))
 
-    with rpc_async.connect(targets[0], transport=wire) as channel:
+    with rpc_async.connect(targets[0], transport=socket_wire) as channel:
         stub = demo_pb2_grpc.DemoStub(channel)
         calls = [begin(stub.Echo, request(b"%d" % key), notify=Apc(routine), key=key) for key in range(10)]
         for call in calls:
@@ -451,10 +452,10 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("asked", [False, True])
-async def test_S12_a_client_that_is_gone_is_told_as_that(wire: Wire, asked: bool) -> None:
+async def test_S12_a_client_that_is_gone_is_told_as_that(socket_wire: SocketWire, asked: bool) -> None:
     servicer, queue = Parked(), CompletionQueue()
     async with serve(servicer, linger=0.2) as (_, target):
-        arguments = [sys.executable, "-c", CLIENT_THAT_ASKS_AND_WAITS, target, wire, *(["ask"] if asked else [])]
+        arguments = [sys.executable, "-c", CLIENT_THAT_ASKS_AND_WAITS, target, socket_wire, *(["ask"] if asked else [])]
         with subprocess.Popen(arguments) as process:
             server_call = await servicer.next()
             server_call.subscribe(Notifications.CLIENT_DISCONNECT | Notifications.CALL_CANCEL, queue, "both")

@@ -8,19 +8,16 @@ import random
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import grpc.aio
 import pytest
 
 import rpc_async
 from rpc_async import AsyncCall, AsyncEvent, CompletionQueue, Notifications, RpcStatus, begin
-from rpc_async.calling.cancel_request import CancelRequest
-from rpc_async.core.outcome import Fault, Reply
-from rpc_async.mailbox import Mailbox
-from tests.harness import EchoCall, Parked, Wire, outcome, pair, request, response, until
+from rpc_async.core.outcome import Reply
+from tests.harness import EchoCall, Nowhere, Parked, Wire, outcome, pair, request, response, until
 
 ROUNDS = 100_000
 BATCH = 2_000
@@ -28,31 +25,6 @@ CALLS = 1_500
 
 T = TypeVar("T")
 Call = AsyncCall[Any]
-
-
-class Nowhere:
-    """Carries calls nowhere: what settles them is the test itself."""
-
-    def __init__(self) -> None:
-        self.mailbox = Mailbox(asyncio.get_running_loop())
-
-    def tell_cancel(self, call: Call, request: CancelRequest) -> None:
-        request.answer(RpcStatus.OK)
-
-    def tell_abort(self, call: Call, failure: Fault) -> None:
-        return
-
-    def watch(self, call: Call) -> None:
-        return
-
-    async def initial_metadata(self, call: Call) -> grpc.aio.Metadata:
-        return grpc.aio.Metadata()
-
-    async def trailing_metadata(self, call: Call) -> grpc.aio.Metadata:
-        return grpc.aio.Metadata()
-
-    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return await coroutine
 
 
 class Lost(logging.Handler):

@@ -16,7 +16,7 @@ import rpc_async
 from rpc_async import AsyncEvent, CompletionQueue, RpcStatus, begin, manager
 from rpc_async.core.pipe import MAX_BYTES, MAX_CHUNKS
 from rpc_async.demo.v1 import demo_pb2
-from tests.harness import PATIENCE, ChatCall, Piped, Wire, outcome, pair, serve, until
+from tests.harness import PATIENCE, ChatCall, Piped, SocketWire, Wire, outcome, pair, serve, until
 
 WANTED = demo_pb2.DownloadRequest()
 BLOCK = bytes(64 * 1024)
@@ -569,14 +569,14 @@ async def test_threads_and_loops_use_one_call_at_once(wire: Wire) -> None:
         assert sorted(got) == sorted(f"{name}{number}" for name in "abcd"[:pushers] for number in range(each))
 
 
-async def test_blocking_code_on_a_plain_with_channel(wire: Wire) -> None:
+async def test_blocking_code_on_a_plain_with_channel(socket_wire: SocketWire) -> None:
     servicer = Piped()
     async with serve(servicer) as (server, target):
 
         def client() -> list[str]:
             from rpc_async.demo.v1 import demo_pb2_grpc
 
-            with rpc_async.connect(target, transport=wire) as channel:
+            with rpc_async.connect(target, transport=socket_wire) as channel:
                 stub = demo_pb2_grpc.DemoStub(channel)
                 with begin(stub.Chat) as call:
                     call.put(said("from a thread"))

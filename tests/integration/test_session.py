@@ -15,7 +15,7 @@ from rpc_async import RpcStatus, begin
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
 from rpc_async.serving import session
 from rpc_async.testing import CuttingProxy
-from rpc_async.wire.session import Opened, encode_request, new_session_id, open_request, opened_response
+from rpc_async.wire.session import Opened, encode_request, new_session_id, open_request, opened_response, read_response
 from tests.harness import PATIENCE, EchoCall, Parked, Servicer, Wire, outcome, pair, request, response, serve, until
 
 
@@ -73,7 +73,7 @@ async def test_C13_calls_of_one_thread_are_dispatched_in_order(wire: Wire) -> No
     async with pair(servicer, wire) as both:
         calls = [begin(both.stub.Echo, request(bytes(200_000 if n == 3 else 0))) for n in range(50)]
         arrived = [await servicer.next() for _ in calls]
-        if wire == "session":  # gRPC itself does not order calls
+        if wire != "native":  # gRPC itself does not order calls
             assert [call.call_id for call in arrived] == [call.call_id for call in calls]
         for call in arrived:
             call.complete(response())
@@ -200,3 +200,47 @@ async def test_S16_a_client_that_does_not_read_is_refused_and_then_ended(monkeyp
                     servicer.arrived.get_nowait().complete(response(bytes(60_000)))
         assert await stream.code() is not grpc.StatusCode.OK  # gRPC has no room for a better one behind what is unread
         await until(lambda: not len(server._sessions), "the session is forgotten")
+
+
+async def test_C14_a_connection_lost_before_the_session_was_open_on_it_executed_nothing() -> None:
+    arrived = asyncio.Event()
+
+    async def say_nothing(_: Any, context: Any) -> None:
+        arrived.set()
+        await asyncio.Event().wait()
+
+    server = grpc.aio.server()
+    handler: Any = grpc.stream_stream_rpc_method_handler(say_nothing)
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler("rpc_async.v1.AsyncCalls", {"Session": handler})]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with CuttingProxy(f"127.0.0.1:{port}") as proxy:
+        async with rpc_async.connect(proxy.target, transport="session") as channel:
+            echo = demo_pb2_grpc.DemoStub(channel).Echo
+            call, patient = begin(echo, request()), begin(echo, request(), wait_for_ready=True)
+            await asyncio.wait_for(arrived.wait(), PATIENCE)
+            proxy.cut()
+            error = await outcome(call)
+            assert type(error) is rpc_async.ServerUnavailable
+            assert error.executed is False
+            assert not patient.done()
+    await server.stop(None)
+
+
+async def test_an_open_whose_answer_was_lost_can_be_sent_again() -> None:
+    servicer = Parked()
+    async with serve(servicer) as (server, target), grpc.aio.insecure_channel(target) as plain:
+        session_id = new_session_id()
+        streams: list[Any] = [plain.stream_stream("/rpc_async.v1.AsyncCalls/Session")() for _ in range(3)]
+        for stream in streams[:2]:
+            await stream.write(open_request(session_id, resume=False, ack=0))
+            opened = read_response(await stream.read())[0]
+            assert opened is not None
+            assert opened.found
+            assert len(server._sessions) == 1
+        await streams[1].write(encode_request([(3, 0, b"/rpc_async.demo.v1.Demo/Echo"), (1, 1 << 12, b"")], 0))
+        await servicer.next()
+        await streams[2].write(open_request(session_id, resume=False, ack=0))
+        assert await streams[2].code() is grpc.StatusCode.INVALID_ARGUMENT, "it has been used, and cannot be new again"

@@ -315,3 +315,121 @@ def test_an_outcome_that_nobody_waits_for_is_not_sent() -> None:
     assert theirs.release(1) == "call"
     assert not theirs.end(1, FrameKind.REPLY, b"")
     assert not theirs.link.wants_to_send
+
+
+def test_dropping_costs_little_however_much_waits() -> None:
+    it = Link(causal=False)
+    for number in range(1, 200_001):
+        it.push(1, number, b"")
+    it.push(1, 999_999, LARGE)
+    assert not any(it.drop(1) for _ in range(100_000))  # a search each time would take minutes
+    assert it.drop(999_999)
+    assert it.queued_bytes == 9
+
+
+def test_S16_a_client_whose_server_takes_nothing_begins_no_more_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "FULL_BYTES", 100)
+    monkeypatch.setattr(link, "FULL_FRAMES", 5)
+    ours = client()
+    assert ours.begin("/m", bytes(101), "one") == 1
+    assert ours.begin("/m", b"", "two") == 0
+    assert list(ours.outstanding) == [1]
+    assert ours.ask(1)  # what is said of calls that have begun is not refused
+    ours.link.take()
+    number = 1
+    while ours.begin("/m", b"", "more"):
+        number += 1
+    assert number == 1 + 6
+    ours.link.take()
+    assert ours.begin("/m", b"", "another") == number + 1
+
+
+@pytest.mark.parametrize("name", ["/" + "m" * 1024, "/m\n", "/\ud800"])
+def test_a_method_that_has_no_name_for_the_wire_is_refused_here(name: str) -> None:
+    ours = client()
+    with pytest.raises(ProtocolError, match="1024 bytes at the most"):
+        ours.begin(name, b"", "call")
+    assert not ours.outstanding
+    assert not ours.link.wants_to_send
+    with pytest.raises(ProtocolError, match="cannot be printed"):
+        list(server().receive([(FrameKind.METHOD, 1, b"/m\n")]))
+
+
+def test_a_fault_ends_a_request_that_is_still_on_its_way() -> None:
+    ours = client()
+    ours.begin("/m", bytes(10 * MAX_PAYLOAD), "large")
+    ours.link.take()
+    assert [call for call, _ in ours.receive([(FrameKind.FAULT, 1, b"no room")])] == ["large"]
+    kinds = [frame[0] for frame in ours.link.take()]
+    assert kinds == [FrameKind.DROP]
+    assert ours.link.held < 1000 + 4 * MAX_PAYLOAD
+
+
+def test_large_requests_that_have_not_arrived_whole_can_be_thrown_away() -> None:
+    theirs = server()
+    size = len(LARGE)
+    frames: list[Frame] = [
+        (FrameKind.START, 1 << 12, start(FrameKind.CALL, size)),
+        (FrameKind.START, 2 << 12, start(FrameKind.CALL, size)),
+        (FrameKind.PIECE, 1, bytes(100)),
+        (FrameKind.ABORT, 2, b""),
+        (FrameKind.WATCH, 1, b""),
+    ]
+    assert list(theirs.receive(frames)) == []
+    assert theirs.held == theirs.assembly.held_bytes == 100 + assembly.PIECE_MEMORY
+    assert theirs.relieve() == [1]
+    assert theirs.held == 0
+    assert list(theirs.receive([(FrameKind.PIECE, 1, LARGE[100:]), (FrameKind.PIECE, 2, LARGE)])) == []
+    assert not theirs._early
+
+
+def test_small_pieces_take_the_room_that_they_take_in_memory() -> None:
+    it = Assembly(10_000)
+    it.start(1, 1, start(1, 80_000), (1,))
+    with pytest.raises(ProtocolError, match="take more than"):
+        for _ in range(200):
+            it.piece(1, b"x")
+
+
+def test_a_session_that_has_ended_holds_nothing() -> None:
+    theirs = server()
+    frames: list[Frame] = [(FrameKind.START, 1 << 12, start(FrameKind.CALL, 99999)), (FrameKind.PIECE, 1, b"x")]
+    assert list(theirs.receive(frames)) == []
+    for _ in range(100):
+        theirs.refuse(1, FrameKind.FAULT, LARGE)
+    theirs.link.take()
+    assert theirs.held > 100 * len(LARGE)
+    theirs.forget()
+    assert theirs.held == 0
+    assert theirs.link.idle
+    assert not theirs.link.wants_to_send
+
+
+def test_a_link_counts_what_was_sent_of_a_large_frame_until_it_is_gone() -> None:
+    it = Link(causal=True)
+    it.push(1, 1, bytes(10 * MAX_PAYLOAD))
+    before = it.held
+    assert len(it.take()) > 1
+    assert it.held > before
+    while it.wants_to_send:
+        it.take()
+    it.acknowledge(11)
+    assert it.held == 0
+    assert it.carried == 11
+
+
+def test_a_link_that_is_resumed_wrongly_has_not_changed() -> None:
+    it = Link(causal=True)
+    it.push(1, 1, b"x")
+    it.take()
+    held = it.held
+    for count in (2, -1):
+        with pytest.raises(ProtocolError):
+            it.resume(count)
+    assert it.held == held
+    assert not it.wants_to_send
+    it.resume(0)
+    assert it.held == held
+    assert it.take() == [(1, 1, b"x")]
+    assert it.held == held
+    assert not it.wants_to_send

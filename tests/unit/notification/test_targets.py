@@ -50,7 +50,7 @@ async def test_an_asyncio_event_is_set_on_its_own_loop() -> None:
         waiting = asyncio.ensure_future(event.wait())
         await asyncio.sleep(0)  # now it belongs to this loop
         waited_for.set()
-        await waiting
+        await asyncio.wait_for(waiting, PATIENCE)
         return threading.get_ident()
 
     there = asyncio.ensure_future(asyncio.to_thread(lambda: asyncio.run(elsewhere())))
