@@ -18,7 +18,7 @@ from rpc_async.calling.method import UnaryMethod
 from rpc_async.calling.native import NativeDriver
 from rpc_async.calling.session import SessionDriver
 from rpc_async.calling.streaming import StreamingMethod
-from rpc_async.errors import InvalidArgument, InvalidBinding
+from rpc_async.errors import CannotSupport, InvalidArgument, InvalidBinding
 from rpc_async.wire.metadata import DEFAULT_MAX_PAYLOAD, MAX_METADATA
 from rpc_async.wire.session import MAX_BATCH_BYTES
 
@@ -206,6 +206,21 @@ class Channel(grpc.aio.Channel):
             self.native()
             session = self._session
         return session
+
+    @property
+    def causal(self) -> bool:
+        """Whether calls that one thread begins are dispatched in that order (C13). Can be set until the channel opens.
+
+        Raises CannotSupport when it is changed later: a session keeps the order that it was opened with.
+        """
+        return self._causal
+
+    @causal.setter
+    def causal(self, value: bool) -> None:
+        with self._lock:
+            if value != self._causal and (self._native is not None or self._closed):
+                raise CannotSupport(f"{self!r} was opened with causal={self._causal}, and keeps it")
+            self._causal = value
 
     # -- gRPC's own -------------------------------------------------------------------------------------
 

@@ -41,6 +41,11 @@ class Method:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._method}>"
 
+    @property
+    def channel(self) -> Channel:
+        """The channel that the method's calls go by."""
+        return self._channel
+
     def check_options(
         self,
         timeout: float | None,

@@ -123,6 +123,11 @@ class ServerCall(Generic[ReplyT]):
         return self._record.test_cancel()
 
     @property
+    def settled(self) -> bool:
+        """Whether the call was completed or aborted, or its routine raised: the handle is destroyed (S4)."""
+        return self._record.settled
+
+    @property
     def cancel_reason(self) -> CancelReason | None:
         """Why the call was cancelled; None if it was not (S13). An abort outranks an earlier request."""
         return self._record.cancel_reason

@@ -9,7 +9,7 @@ from typing import assert_type
 import grpc
 
 import rpc_async
-from rpc_async import AsyncCall, CancelReason, RpcStatus, ServerCall, begin, manager
+from rpc_async import AsyncCall, CancelReason, RpcStatus, ServerCall, begin, dce, manager
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
 
 
@@ -102,3 +102,51 @@ def use_in_a_thread(target: str) -> bytes:
         call = begin(demo_pb2_grpc.DemoStub(channel).Echo, demo_pb2.EchoRequest())
         assert_type(call.wait(1.0), bool)
         return call.result(timeout=1.0).payload
+
+
+class Ported(demo_pb2_grpc.DemoServicer):
+    """One routine of each kind, in the documented form."""
+
+    @dce.manager
+    async def AsyncFunc(
+        self,
+        state: dce.RPC_ASYNC_STATE,
+        binding: ServerCall[demo_pb2.AsyncFuncResponse],
+        request: demo_pb2.AsyncFuncRequest,
+    ) -> None:
+        assert_type(dce.RpcServerTestCancel(binding), RpcStatus)
+        assert_type(dce.RpcAsyncCompleteCall(state, demo_pb2.AsyncFuncResponse(reply=1)), int)
+
+    @dce.manager(inline=True)
+    def Echo(
+        self,
+        state: dce.RPC_ASYNC_STATE,
+        binding: ServerCall[demo_pb2.EchoResponse],
+        request: demo_pb2.EchoRequest,
+    ) -> None:
+        assert_type(dce.RpcAsyncAbortCall(state, 5), RpcStatus)
+
+    async def EchoFromThread(
+        self, request: demo_pb2.EchoFromThreadRequest, context: object
+    ) -> demo_pb2.EchoFromThreadResponse:
+        return demo_pb2.EchoFromThreadResponse()
+
+    async def Fail(self, request: demo_pb2.FailRequest, context: object) -> demo_pb2.FailResponse:
+        return demo_pb2.FailResponse()
+
+
+def use_ported(target: str) -> bytes:
+    """Use a client in the documented form."""
+    with rpc_async.connect(target) as channel:
+        stub = demo_pb2_grpc.DemoStub(channel)
+        state = dce.RPC_ASYNC_STATE()
+        assert_type(dce.RpcAsyncInitializeHandle(state, dce.SIZEOF_RPC_ASYNC_STATE), RpcStatus)
+        state.NotificationType = dce.RpcNotificationTypeEvent
+        state.u.hEvent = threading.Event()
+        dce.begin(state, stub.Echo, demo_pb2.EchoRequest(), timeout=1.0)
+        assert_type(dce.RpcAsyncCancelCall(state, False), RpcStatus)
+        assert_type(dce.RpcAsyncGetCallStatus(state), int)
+        status, reply = dce.RpcAsyncCompleteCall(state)
+        assert_type(status, int)
+        print(reply)
+        return dce.call(stub.Echo, demo_pb2.EchoRequest()).payload

@@ -11,11 +11,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 RULE = re.compile(r"(?<![A-Za-z0-9])([SCPH]\d+)(?![A-Za-z0-9])")
-PROVEN = {f"S{n}" for n in range(1, 18)} | {f"C{n}" for n in range(1, 16) if n != 4}
+PROVEN = {f"S{n}" for n in range(1, 18)} | {f"C{n}" for n in range(1, 16)} | {f"H{n}" for n in range(1, 6)}
 
 
 def rules_in_tests() -> dict[str, set[str]]:
-    """Return rule → tests: from the names of tests, and from the docstrings of the state machines' files."""
+    """Return rule → tests: from the names of tests and of conformance cases, and the state machines' docstrings."""
     found: dict[str, set[str]] = defaultdict(set)
     for file in sorted((ROOT / "tests").rglob("test_*.py")):
         text = file.read_text()
@@ -25,6 +25,10 @@ def rules_in_tests() -> dict[str, set[str]]:
                 found[rule].add(f"{file.relative_to(ROOT)}::Test{machine[1]}")
         for name in re.findall(r"^(?:async )?def (test_\w+)", text, re.MULTILINE):
             for rule in re.findall(r"(?<=_)([SCPH]\d+)(?=_)", name):
+                found[rule].add(f"{file.relative_to(ROOT)}::{name}")
+    for file in sorted((ROOT / "tests" / "conformance").glob("*.yaml")):
+        for name in re.findall(r"^- name: (\w+)", file.read_text(), re.MULTILINE):
+            for rule in re.findall(r"(?:^|(?<=_))([SCPH]\d+)(?=_)", name):
                 found[rule].add(f"{file.relative_to(ROOT)}::{name}")
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import rpc_async
-from rpc_async import ServerCall, begin, manager
+from rpc_async import ServerCall, begin, dce, manager
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
 
 
@@ -38,3 +38,18 @@ async def wrong_use(channel: rpc_async.Channel) -> None:
 async def wrong_target(channel: rpc_async.Channel) -> None:
     """Names something that cannot be told."""
     begin(demo_pb2_grpc.DemoStub(channel).Echo, demo_pb2.EchoRequest(), notify="me")  # wrong
+
+
+class WrongPortedReply(demo_pb2_grpc.DemoServicer):
+    """Its routine, in the documented form, replies with another method's message."""
+
+    @dce.manager
+    def Echo(  # wrong
+        self, state: dce.RPC_ASYNC_STATE, binding: ServerCall[demo_pb2.FailResponse], request: demo_pb2.EchoRequest
+    ) -> None:
+        dce.RpcAsyncCompleteCall(state, demo_pb2.FailResponse())
+
+
+def wrong_ported_request(channel: rpc_async.Channel, state: dce.RPC_ASYNC_STATE) -> None:
+    """Begins a call with another method's request."""
+    dce.begin(state, demo_pb2_grpc.DemoStub(channel).Echo, demo_pb2.FailRequest())  # wrong

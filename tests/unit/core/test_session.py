@@ -433,3 +433,33 @@ def test_a_link_that_is_resumed_wrongly_has_not_changed() -> None:
     assert it.take() == [(1, 1, b"x")]
     assert it.held == held
     assert not it.wants_to_send
+
+
+def test_what_is_said_of_a_call_that_has_left_does_not_wait_for_a_large_request() -> None:
+    machine = client()
+    early = machine.begin("/m", b"", "early")
+    machine.link.take()
+    large = machine.begin("/m", bytes(10 * MAX_PAYLOAD), "large")
+    late = machine.begin("/m", b"", "late")
+    assert machine.ask(early)
+    assert machine.ask(late)
+    assert machine.abort(early) == "early"
+    first = machine.link.take()
+    assert [frame[:2] for frame in first[:3]] == [
+        (FrameKind.ABORT, early),
+        (FrameKind.CANCEL, early),
+        (FrameKind.START, large << 12),
+    ]
+    assert machine.ask(large)  # its first pieces have left
+    rest = []
+    while machine.link.wants_to_send:
+        rest += machine.link.take()
+    assert rest[0][:2] == (FrameKind.CANCEL, large)
+    assert [frame[:2] for frame in rest[-2:]] == [(FrameKind.CALL, late << 12), (FrameKind.CANCEL, late)]
+    told = list(server().receive([*first[2:], *rest]))
+    assert [(one.kind, one.number) for one in told] == [
+        (FrameKind.CALL, large),
+        (FrameKind.CANCEL, large),
+        (FrameKind.CALL, late),
+        (FrameKind.CANCEL, late),
+    ]
