@@ -157,8 +157,8 @@ def main(arguments: list[str]) -> None:
     else:
         for result in measure(int(arguments[0]) if arguments else 1024):
             print(
-                f"{result.direction:4} {result.mib} MiB in {result.seconds:.1f} s: {result.mib / result.seconds:.0f} MiB/s; "
-                f"grown by {result.client_growth:.1f} MiB in the client, {result.server_growth:.1f} MiB in the server"
+                f"{result.direction:4} {result.mib} MiB in {result.seconds:.1f} s; grown by "
+                f"{result.client_growth:.1f} MiB in the client and {result.server_growth:.1f} MiB in the server"
             )
 
 
