@@ -493,3 +493,19 @@ def test_C14_a_session_goes_on_after_a_cut_where_the_other_side_left_off() -> No
     reply = theirs.link.take()
     ours.link.arrived(len(reply), 1, theirs.link.ack())
     assert [call for call, _ in ours.receive(reply)] == ["first"]
+
+
+def test_a_sign_of_life_between_empty_batches_counts() -> None:
+    ours, theirs = Link(causal=True), Link(causal=True)
+    for number in range(3 * link.MAX_EMPTY):
+        if number % link.MAX_EMPTY == 0:
+            theirs.push(FrameKind.WATCH, 1, b"")
+        frames = theirs.take()
+        ours.arrived(len(frames), 1, theirs.ack())
+    with pytest.raises(ProtocolError, match="empty batches"):
+        for _ in range(link.MAX_EMPTY + 1):
+            ours.arrived(0, 1, 0)
+    ours.push(FrameKind.WATCH, 1, b"")
+    ours.take()
+    ours.arrived(0, 1, 1)  # an acknowledgement is one too
+    assert ours.idle
