@@ -26,7 +26,7 @@ class Backoff:
         self._seconds = FIRST
 
     def next(self, left: float | None = None) -> float:
-        """Return the seconds to wait now: at most about half of those that are left, so that they are not slept away."""
+        """Return the seconds to wait now: at most half of what is left, so that it is not slept away."""
         seconds = self._seconds
         self._seconds = min(seconds * GROWTH, LAST)
         if left is not None:
