@@ -39,7 +39,7 @@ async def cuts(counts: Counts, budget: Budget) -> None:
     """
     rng = random.Random(budget.seed)
     async with Children() as children:
-        server = await start_server(children, "--linger", "5")
+        server = await start_server(children, "--linger", "10")
         caller = Caller(counts)
         async with CuttingProxy(server.target) as proxy:
             async with (
