@@ -25,10 +25,12 @@ class Backoff:
     def __init__(self) -> None:
         self._seconds = FIRST
 
-    def next(self) -> float:
-        """Return the seconds to wait now."""
+    def next(self, left: float | None = None) -> float:
+        """Return the seconds to wait now: at most half of what is left, so that it is not slept away."""
         seconds = self._seconds
         self._seconds = min(seconds * GROWTH, LAST)
+        if left is not None:
+            seconds = min(seconds, max(left / 2, FIRST))
         return seconds * random.uniform(1 - JITTER, 1 + JITTER)
 
     def reset(self) -> None:

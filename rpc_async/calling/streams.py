@@ -172,8 +172,7 @@ class Streams:
                 self.connectivity.change(grpc.ChannelConnectivity.TRANSIENT_FAILURE)
                 self._owner.refuse_unsent(failure)
                 if self._needed():
-                    pause = backoff.next()
-                    await asyncio.sleep(pause if left is None else min(pause, max(left, 0.0)))
+                    await asyncio.sleep(backoff.next(left))
         self.connectivity.change(grpc.ChannelConnectivity.SHUTDOWN)
 
     def _time_left(self) -> float | None:
@@ -241,9 +240,7 @@ class Streams:
         if machine.link.carried != before:
             backoff.reset()
         elif self._needed():  # a server that ends each stream at once must not keep this side busy
-            left = self._time_left()
-            pause = backoff.next()
-            await asyncio.sleep(pause if left is None else min(pause, max(left, 0.0)))
+            await asyncio.sleep(backoff.next(self._time_left()))
         return None
 
     def _go_on(self, session: Session, opened: Opened, ack: int) -> None:

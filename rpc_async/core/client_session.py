@@ -76,22 +76,33 @@ class ClientSession(Session, Generic[CallT]):
         """Ask the server to stop a call (C5). False if it is not outstanding."""
         if number not in self.outstanding:
             return False
-        self.link.push(_CANCEL, number, b"")
+        self._tell(_CANCEL, number, b"")
         return True
 
     def watch(self, number: int) -> None:
         """Ask for a call's progress reports."""
         if number in self.outstanding:
-            self.link.push(_WATCH, number, b"")
+            self._tell(_WATCH, number, b"")
 
     def abort(self, number: int, head: bytes = b"") -> CallT | None:
         """Do not wait for a call any more, and tell the server so (C6). Returns the call if it was outstanding."""
         call = self.outstanding.pop(number, None)
         if call is not None:
             self.assembly.discard(number)
-            self.link.drop(number)
-            self.link.push(_ABORT, number, head)
+            if self.link.drop(number):
+                self.link.push(_ABORT, number, head)
+            else:
+                self._tell(_ABORT, number, head)
         return call
+
+    def _tell(self, kind: int, number: int, head: bytes) -> None:
+        """Say something about a call: after the call itself, but not after large requests that came later."""
+        if self.link.holds_large:
+            waiting = (number >> METHOD_BITS for kind, number, _ in self.link.never_left() if kind in _CALLS)
+            if number < next(waiting, self.begun + 1):
+                self.link.push_first(kind, number, head)
+                return
+        self.link.push(kind, number, head)
 
     def close(self) -> None:
         """End the session: the last frame."""

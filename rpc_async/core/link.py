@@ -131,6 +131,16 @@ class Link:
             self._queue.append((kind, number, payload))
         self.queued_bytes += size
 
+    def push_first(self, kind: int, number: int, payload: bytes) -> None:
+        """Have a small frame sent before everything that was pushed and has not been taken."""
+        self._queue.appendleft((kind, number, payload))
+        self.queued_bytes += len(payload)
+
+    @property
+    def holds_large(self) -> bool:
+        """Whether what is pushed may have to wait for a large frame."""
+        return self._queued_large > 0
+
     def drop(self, number: int) -> bool:
         """End the large frame of the call `number`, if it is on its way. Returns whether it was."""
         large = self._unfinished.pop(number, None)

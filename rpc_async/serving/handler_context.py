@@ -92,7 +92,11 @@ class HandlerContext(grpc.aio.ServicerContext[Any, Any]):
         raise grpc.aio.UsageError("a unary call's reply is what its handler returns")
 
     async def send_initial_metadata(self, initial_metadata: Any) -> None:
-        self._initial = check_metadata(initial_metadata)
+        self.introduce(check_metadata(initial_metadata))
+
+    def introduce(self, initial_metadata: tuple[tuple[str, str | bytes], ...]) -> None:
+        """Have this sent as initial metadata. From any thread."""
+        self._initial = initial_metadata
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
         self.fail(code, details, trailing_metadata)
@@ -169,7 +173,7 @@ class SyncHandlerContext(grpc.ServicerContext):
         self._context = context
 
     def send_initial_metadata(self, initial_metadata: Any) -> None:
-        self._context._initial = check_metadata(initial_metadata)
+        self._context.introduce(check_metadata(initial_metadata))
 
     def set_trailing_metadata(self, trailing_metadata: Any) -> None:
         self._context.set_trailing_metadata(trailing_metadata)

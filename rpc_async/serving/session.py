@@ -18,6 +18,7 @@ from rpc_async.pump import Pump
 from rpc_async.serving.codec import Codec
 from rpc_async.serving.dispatcher import Routine
 from rpc_async.serving.manager import RoutineKind
+from rpc_async.serving.record import CallRecord
 from rpc_async.serving.session_call import SessionCall
 from rpc_async.status import CancelReason, RpcStatus
 from rpc_async.wire.metadata import MAX_METADATA, metadata_size
@@ -158,7 +159,7 @@ class ServedSession:
         self._greeting = False
         self._hearing = False
         self._gate = GRAIN
-        self._progress: dict[int, SessionCall] = {}
+        self._progress: dict[int, CallRecord] = {}
         self._sent: asyncio.Event | None = None
 
     # -- streams ----------------------------------------------------------------------------------------
@@ -342,14 +343,14 @@ class ServedSession:
         if numbers and self.stream is not None:
             self.stream.pump.flush_soon()
 
-    def progressed(self, call: SessionCall) -> None:
+    def progressed(self, number: int, record: CallRecord) -> None:
         """A call that is watched has a new report. The latest wins."""
-        self._progress[call.number] = call
+        self._progress[number] = record
         self.wake()
 
     def _push_progress(self) -> None:
-        for number, call in self._progress.items():
-            report = call.last_progress
+        for number, record in self._progress.items():
+            report = record.last_progress
             if number in self.machine.calls and report is not None:
                 self.machine.link.push(_PROGRESS, number, progress_payload(report))
         self._progress.clear()

@@ -82,7 +82,7 @@ class SessionCall(CallRecord):
 
     def _progressed(self) -> None:
         if self.machine.last_progress is not None:
-            self._owner.mailbox.run(self._session.progressed, self)
+            self._owner.mailbox.run(self._session.progressed, self.number, self)
 
     def peer(self) -> str:
         return self._identity().peer

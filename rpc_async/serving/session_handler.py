@@ -19,6 +19,7 @@ from rpc_async.core.frames import FrameKind
 from rpc_async.core.outcome import Fault, fault
 from rpc_async.serving.dispatcher import Dispatcher
 from rpc_async.serving.handler_context import HandlerContext, SyncHandlerContext
+from rpc_async.serving.record import CallRecord
 from rpc_async.status import CancelReason, RpcStatus
 from rpc_async.wire.faults import fault_from_failure
 from rpc_async.wire.metadata import CALL_ID_KEY, Metadatum
@@ -95,6 +96,7 @@ class HandlerCall:
 
     __slots__ = (
         "_calls",
+        "_record",
         "_task",
         "call_id",
         "cause",
@@ -128,6 +130,7 @@ class HandlerCall:
         """Why the client does not wait any more."""
         self.context: Final[HandlerContext] = HandlerContext(self)
         self._calls = calls
+        self._record: CallRecord | None = None
         self._task = loop.create_task(self._run(payload))
         self._task.add_done_callback(calls.ended)
         if self.deadline is not None:
@@ -161,7 +164,24 @@ class HandlerCall:
             self._task.cancel()
 
     def watch(self) -> None:
-        """Progress of such a call is not sent: the client can watch it by its id."""
+        """Watch the manager routine behind the interceptors, once it runs, if it is one."""
+        table = self._calls.dispatcher.table
+        record = table.find(self.call_id, self.session.loop.time())
+        if record is None:
+            table.expect(self.call_id, self._watch)
+        else:
+            self._watch(record)
+
+    def _watch(self, record: CallRecord) -> None:
+        if self._record is None:
+            self._record = record
+            record.subscribe(self._progressed)
+        self._progressed()
+
+    def _progressed(self) -> None:
+        record = self._record
+        if record is not None and record.last_progress is not None:
+            self._calls.dispatcher.mailbox.run(self.session.progressed, self.number, record)
 
     # -- running ----------------------------------------------------------------------------------------
 
@@ -191,6 +211,7 @@ class HandlerCall:
             code = grpc.StatusCode.UNKNOWN if context.status is grpc.StatusCode.OK else context.status
             failure = self._failure(code, f"Unexpected {type(error)}: {error}")
         context.ended()
+        self._calls.dispatcher.table.expect(self.call_id, None)
         if failure is not None:
             self._end(_FAULT, fault_head(failure, context.both()))
         elif any(context.both()):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from rpc_async.serving.record import CallRecord
@@ -46,6 +47,7 @@ class CallTable:
         self._running: dict[str, CallRecord] = {}
         self._ended: OrderedDict[str, CallRecord] = OrderedDict()
         self._early: OrderedDict[str, tuple[bool, float]] = OrderedDict()
+        self._expected: dict[str, Callable[[CallRecord], None]] = {}
         self._linger = linger
         self.sources: Final[list[CallSource]] = []
         self.ordinary: Final[set[str]] = set()
@@ -66,12 +68,20 @@ class CallTable:
         self.list(record)
         if self._early:
             self.meet(record, loop)
+        if self._expected and (expecting := self._expected.pop(record.call_id, None)) is not None:
+            expecting(record)
         return True
 
     def list(self, record: CallRecord) -> None:
         """Keep a call under its id."""
         self._running[record.call_id] = record
         record.listed = True
+
+    def expect(self, call_id: str, function: Callable[[CallRecord], None] | None) -> None:
+        """Have a function called with a call when it is entered. None: no more."""
+        self._expected.pop(call_id, None)
+        if function is not None:
+            self._expected[call_id] = function
 
     @property
     def expects(self) -> bool:

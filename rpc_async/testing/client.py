@@ -223,7 +223,7 @@ class _Call(grpc.aio.Call):
         return (await self._rpc.ended()).details
 
     async def wait_for_connection(self) -> None:
-        await self.initial_metadata()
+        await asyncio.shield(self._rpc.reached)
         if self._rpc.end is not None:
             await self._rpc.raise_for_end()
 
@@ -339,6 +339,9 @@ async def _send_all(rpc: Rpc, requests: AsyncIterable[Any] | Iterable[Any], enco
 
 class _UnaryUnaryCall(_OneReply, _OneRequest, grpc.aio.UnaryUnaryCall[Any, Any]):
     """A unary call."""
+
+    async def wait_for_connection(self) -> None:
+        await self._rpc.raise_for_end()  # as gRPC, which makes such a call in one go
 
 
 class _UnaryStreamCall(_ManyReplies, _OneRequest, grpc.aio.UnaryStreamCall[Any, Any]):

@@ -87,6 +87,7 @@ class Network:
         if server is not None and not self._refusing:
             self._rpcs.add(rpc)
             rpc.call_at_end(lambda: self._rpcs.discard(rpc))
+            rpc.reached.set_result(None)
             server.accept(rpc)
         elif rpc.wait_for_ready:
             self._waiting.append(rpc)

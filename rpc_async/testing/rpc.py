@@ -115,6 +115,8 @@ class Rpc:
         self.wait_for_ready: Final = wait_for_ready
         self.requests: Final = Flow(loop, max_request, lambda size: self._too_large("SERVER", size, max_request))
         self.responses: Final = Flow(loop, max_reply, lambda size: self._too_large("CLIENT", size, max_reply))
+        self.reached: Final[asyncio.Future[None]] = loop.create_future()
+        """The call has got to the server, or has ended."""
         self.initial: Final[asyncio.Future[Metadata]] = loop.create_future()
         """The server's initial metadata; none, once the call has ended without."""
         self.end: End | None = None
@@ -161,6 +163,8 @@ class Rpc:
         self.requests.drop()
         if self._timer is not None:
             self._timer.cancel()
+        if not self.reached.done():
+            self.reached.set_result(None)
         if not self.initial.done():
             self.initial.set_result(())
         self._ended.set_result(None)

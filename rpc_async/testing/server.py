@@ -17,7 +17,7 @@ from rpc_async.serving.handler_context import HandlerContext, SyncHandlerContext
 from rpc_async.serving.session import Identity
 from rpc_async.status import CancelReason
 from rpc_async.testing.network import Network
-from rpc_async.testing.rpc import Rpc
+from rpc_async.testing.rpc import Metadata, Rpc
 from rpc_async.wire.metadata import Metadatum, check_metadata
 
 __all__ = ["MemoryServer"]
@@ -107,7 +107,7 @@ class _Details(grpc.HandlerCallDetails):
         self.invocation_metadata = metadata
 
 
-class _EndedError(asyncio.InvalidStateError):
+class _EndedError(grpc.aio.UsageError):
     """A handler wrote to a call that has ended: nobody reads it."""
 
 
@@ -203,14 +203,25 @@ class _Context(HandlerContext):
         return message if deserialize is None else deserialize(message)
 
     async def write(self, message: Any) -> None:
-        await self.send_initial_metadata(())
+        if not self._rpc.initial.done():
+            self._rpc.initial.set_result(())
         serialize = self.handler.response_serializer
         if not await self._rpc.responses.put(message if serialize is None else serialize(message)):
-            raise _EndedError("RPC already finished.")
+            raise _EndedError("the call has ended: what was written is lost")
 
     async def send_initial_metadata(self, initial_metadata: Any) -> None:
+        if self._rpc.end is not None:
+            raise _EndedError("the call has ended: initial metadata cannot be sent any more")
+        if self._rpc.initial.done():
+            raise grpc.aio.UsageError("Send initial metadata failed: already sent")
+        self._rpc.initial.set_result(check_metadata(initial_metadata))
+
+    def introduce(self, initial_metadata: Metadata) -> None:
+        self.call.loop.call_soon_threadsafe(self._introduce, initial_metadata)
+
+    def _introduce(self, initial_metadata: Metadata) -> None:
         if not self._rpc.initial.done():
-            self._rpc.initial.set_result(check_metadata(initial_metadata))
+            self._rpc.initial.set_result(initial_metadata)
 
 
 class _Requests(AsyncIterator[Any]):

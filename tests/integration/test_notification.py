@@ -35,6 +35,7 @@ from tests.harness import (
     Servicer,
     SocketWire,
     Wire,
+    logged,
     outcome,
     pair,
     request,
@@ -314,9 +315,9 @@ async def test_C10_what_is_closed_dead_or_raises_loses_notifications_and_no_call
             (await servicer.next()).complete(response(b"reply"))
         for call in calls:
             assert (await asyncio.wait_for(call, PATIENCE)).payload == b"reply"
-        await until(lambda: len(caplog.records) == len(calls))
-        messages = [record.getMessage() for record in caplog.records]
-        about = [record.args[0] for record in caplog.records if isinstance(record.args, tuple)]
+        await until(lambda: len(logged(caplog)) == len(calls))
+        messages = [record.getMessage() for record in logged(caplog)]
+        about = [record.args[0] for record in logged(caplog) if isinstance(record.args, tuple)]
         assert Counter(map(id, about)) == Counter(map(id, calls)), "each is logged once, with its call"
         assert all(repr(call) in "".join(messages) and call.call_id not in "".join(messages) for call in calls)
         with pytest.raises(rpc_async.QueueClosed):
@@ -588,8 +589,8 @@ async def test_S12_a_target_that_is_closed_loses_the_notification_and_not_the_ca
         server_call.on_cancel(queue)
         queue.close()
         await call.request_cancel()
-        await until(lambda: caplog.records)
+        await until(lambda: logged(caplog))
         server_call.complete(response(b"reply"))
         assert (await call).payload == b"reply"
-    (record,) = caplog.records
+    (record,) = logged(caplog)
     assert "CLIENT_CANCEL was not delivered" in record.getMessage()

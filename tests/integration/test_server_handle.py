@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import grpc.aio
 import pytest
 
 import rpc_async
@@ -25,9 +27,39 @@ from tests.harness import (
 )
 
 
-async def test_progress_is_watched_and_the_latest_wins(wire: Wire) -> None:
-    servicer = Parked()
-    async with pair(servicer, wire) as both:
+class Gate(grpc.aio.ServerInterceptor):
+    """Lets calls pass once the test says so."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.waiting = asyncio.Event()
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        self.waiting.set()
+        await self.open.wait()
+        return await continuation(handler_call_details)
+
+
+async def test_progress_of_a_call_that_is_watched_before_its_routine_runs(wire: Wire) -> None:
+    servicer, gate = Parked(), Gate()
+    async with pair(servicer, wire, interceptors=[gate]) as both:
+        call = begin(both.stub.Echo, request())
+        reports = call.progress()
+        first = asyncio.ensure_future(anext(reports))
+        await asyncio.wait_for(gate.waiting.wait(), PATIENCE)
+        gate.open.set()
+        server_call = await servicer.next()
+        server_call.progress(0.5)
+        assert (await asyncio.wait_for(first, PATIENCE)).fraction == 0.5
+        server_call.complete(response())
+        assert await call == response()
+
+
+@pytest.mark.parametrize("intercepted", [False, True])
+async def test_progress_is_watched_and_the_latest_wins(wire: Wire, intercepted: bool) -> None:
+    servicer, gate = Parked(), Gate()
+    gate.open.set()
+    async with pair(servicer, wire, interceptors=[gate] if intercepted else []) as both:
         call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         server_call.progress(0.25, "a quarter", demo_pb2.EchoRequest(payload=b"d"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import rpc_async
 from benchmarks.children import Children
-from rpc_async import CallCancelled, DeadlineExceeded, ServerUnavailable
+from rpc_async import CallCancelled, CallFailed, DeadlineExceeded, ServerUnavailable
 from rpc_async.demo.v1 import demo_pb2_grpc
 from rpc_async.testing import CuttingProxy
 from tests.soak.counts import PATIENCE, Budget, Counts
@@ -18,7 +18,14 @@ from tests.soak.work import Caller, Mode
 __all__ = ["cuts", "settle_down"]
 
 WORKERS = 40
-"""On each of the two channels."""
+"""On each of the two channels that have sessions."""
+NATIVE_WORKERS = 8
+QUICK = (
+    ("grpc.initial_reconnect_backoff_ms", 20),
+    ("grpc.min_reconnect_backoff_ms", 20),
+    ("grpc.max_reconnect_backoff_ms", 100),
+)
+"""Have gRPC connect again soon, so that there is something to cut."""
 MEAN_PAUSE = 0.03
 """Seconds between two cuts."""
 MISERY = 0.1
@@ -28,23 +35,24 @@ MISERY = 0.1
 async def cuts(counts: Counts, budget: Budget) -> None:
     """Cut at random, while calls of every kind go on: the server in another process.
 
-    A call is executed at most once and settles exactly once, and none is lost.
+    A call is executed at most once and settles exactly once, and none of a session is lost.
     """
     rng = random.Random(budget.seed)
     async with Children() as children:
-        server = await start_server(children, "--linger", "5")
+        server = await start_server(children, "--linger", "10")
         caller = Caller(counts)
         async with CuttingProxy(server.target) as proxy:
             async with (
                 rpc_async.connect(proxy.target, transport="session") as causal,
                 rpc_async.connect(proxy.target, transport="session", causal=False) as other,
+                rpc_async.connect(proxy.target, transport="native", options=QUICK) as native,
             ):
                 over = asyncio.Event()
-                methods = [demo_pb2_grpc.DemoStub(channel).Echo for channel in (causal, other)]
-                workers = [
-                    asyncio.create_task(_work(caller, method, random.Random(rng.random()), over))
-                    for method in methods * WORKERS
-                ]
+                methods = [demo_pb2_grpc.DemoStub(channel).Echo for channel in (causal, other)] * WORKERS
+                work = [_work(caller, method, random.Random(rng.random()), over) for method in methods]
+                echo = demo_pb2_grpc.DemoStub(native).Echo
+                work += [_native_work(caller, echo, random.Random(rng.random()), over) for _ in range(NATIVE_WORKERS)]
+                workers = [asyncio.create_task(one) for one in work]
                 await _cut(proxy, rng, budget, counts)
                 over.set()
                 _, pending = await asyncio.wait(workers, timeout=2 * PATIENCE)
@@ -84,6 +92,17 @@ async def _cut(proxy: CuttingProxy, rng: random.Random, budget: Budget, counts: 
 async def _work(caller: Caller, method: Any, rng: random.Random, over: asyncio.Event) -> None:
     while not over.is_set():
         await _call(caller, method, rng)
+
+
+async def _native_work(caller: Caller, method: Any, rng: random.Random, over: asyncio.Event) -> None:
+    """Make calls of which each is lost with its connection, and says so."""
+    while not over.is_set():
+        order = caller.order(rng.choice((Mode.TASK, Mode.THREAD, Mode.WAIT)), 20, rng.choice((0, 100_000)))
+        call = caller.begin(method, order, rng.choice((0, 100_000)), wait_for_ready=True)
+        if rng.random() < 0.2:
+            await asyncio.sleep(rng.uniform(0, 0.03))
+            call.cancel()
+        await caller.outcome(call, CallFailed, CallCancelled)
 
 
 async def _call(caller: Caller, method: Any, rng: random.Random) -> None:

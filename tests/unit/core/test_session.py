@@ -433,3 +433,79 @@ def test_a_link_that_is_resumed_wrongly_has_not_changed() -> None:
     assert it.take() == [(1, 1, b"x")]
     assert it.held == held
     assert not it.wants_to_send
+
+
+def test_what_is_said_of_a_call_that_has_left_does_not_wait_for_a_large_request() -> None:
+    machine = client()
+    early = machine.begin("/m", b"", "early")
+    machine.link.take()
+    large = machine.begin("/m", bytes(10 * MAX_PAYLOAD), "large")
+    late = machine.begin("/m", b"", "late")
+    assert machine.ask(early)
+    assert machine.ask(late)
+    assert machine.abort(early) == "early"
+    first = machine.link.take()
+    assert [frame[:2] for frame in first[:3]] == [
+        (FrameKind.ABORT, early),
+        (FrameKind.CANCEL, early),
+        (FrameKind.START, large << 12),
+    ]
+    assert machine.ask(large)  # its first pieces have left
+    rest = []
+    while machine.link.wants_to_send:
+        rest += machine.link.take()
+    assert rest[0][:2] == (FrameKind.CANCEL, large)
+    assert [frame[:2] for frame in rest[-2:]] == [(FrameKind.CALL, late << 12), (FrameKind.CANCEL, late)]
+    told = list(server().receive([*first[2:], *rest]))
+    assert [(one.kind, one.number) for one in told] == [
+        (FrameKind.CALL, large),
+        (FrameKind.CANCEL, large),
+        (FrameKind.CALL, late),
+        (FrameKind.CANCEL, late),
+    ]
+
+
+def test_C14_a_session_goes_on_after_a_cut_where_the_other_side_left_off() -> None:
+    ours = client()
+    theirs: ServerSession[str] = ServerSession(max_payload=1 << 20)
+    first = ours.begin("/m", b"one", "first")
+    arrived = ours.link.take()
+    theirs.link.arrived(len(arrived), 1, ours.link.ack())
+    assert [told.number for told in theirs.receive(arrived)] == [first]
+    theirs.calls[first] = "first"
+    second = ours.begin("/m", b"two", "second")
+    ours.link.take()  # and it is lost
+    for side in (ours, theirs):
+        side.cut(10.0)
+        side.cut(15.0)  # the first one counts
+        assert side.time_left(12.0, 3.0) == 1.0
+    theirs.resumed(ours.link.received)
+    ours.resumed(theirs.link.received)
+    assert ours.time_left(12.0, 3.0) is None
+    again = ours.link.take()
+    assert [told.number for told in theirs.receive(again)] == [second]
+    ours.watch(second)
+    ours.watch(99)  # no such call: nothing is said
+    assert [frame[:2] for frame in ours.link.take()] == [(FrameKind.WATCH, second)]
+    assert ours.abort(99) is None
+    assert theirs.end(first, FrameKind.REPLY, b"done")
+    assert not theirs.end(first, FrameKind.REPLY, b"again")
+    reply = theirs.link.take()
+    ours.link.arrived(len(reply), 1, theirs.link.ack())
+    assert [call for call, _ in ours.receive(reply)] == ["first"]
+
+
+def test_a_sign_of_life_between_empty_batches_counts() -> None:
+    ours, theirs = Link(causal=True), Link(causal=True)
+    for number in range(3 * link.MAX_EMPTY):
+        if number % link.MAX_EMPTY == 0:
+            theirs.push(FrameKind.WATCH, 1, b"")
+        frames = theirs.take()
+        ours.arrived(len(frames), 1, theirs.ack())
+    with pytest.raises(ProtocolError, match="empty batches"):
+        for _ in range(link.MAX_EMPTY + 1):
+            ours.arrived(0, 1, 0)
+    ours.push(FrameKind.WATCH, 1, b"")
+    ours.take()
+    ours.arrived(0, 1, 1)  # an acknowledgement is one too
+    assert ours.idle

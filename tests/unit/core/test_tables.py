@@ -7,9 +7,9 @@ from itertools import product
 import pytest
 
 from rpc_async.core.client_call import ClientCall, ClientState
-from rpc_async.core.outcome import Reply, fault
+from rpc_async.core.outcome import Progress, Reply, fault
 from rpc_async.core.server_call import ServerCallMachine, ServerEvent, ServerState
-from rpc_async.status import CancelReason
+from rpc_async.status import CancelReason, RpcStatus
 
 
 @pytest.mark.parametrize("state", ClientState)
@@ -34,3 +34,30 @@ def test_every_cancel_has_a_step_on_the_servers_side(state: ServerState, reason:
     call.state = state
     assert call.orphan(reason).state is call.state
     assert call.ask().state is call.state
+
+
+def test_C1_C2_a_client_looks_as_often_as_it_likes_and_progress_ends_with_the_call() -> None:
+    call = ClientCall()
+    assert call.status() == RpcStatus.ASYNC_CALL_PENDING
+    assert call.progress(Progress(0.5, "half"))
+    assert call.answer(Reply(None)).notify
+    assert call.status() == RpcStatus.OK
+    assert not call.progress(Progress(0.6, "late"))
+    assert call.last_progress == Progress(0.5, "half")
+    failed = ClientCall()
+    assert failed.abort(fault(1818, "")).notify
+    assert failed.status() == RpcStatus.CALL_CANCELLED
+
+
+def test_S8_S10_S13_a_server_looks_as_often_as_it_likes_and_the_graver_reason_counts() -> None:
+    call = ServerCallMachine()
+    assert not call.test_cancel()
+    assert call.cancel_reason is None
+    assert call.progress(Progress(0.5, "half"))
+    call.ask()
+    assert call.cancel_reason is CancelReason.CLIENT_REQUESTED
+    call.orphan(CancelReason.DEADLINE)
+    assert call.cancel_reason is CancelReason.DEADLINE
+    assert call.test_cancel()
+    call.end(ServerEvent.COMPLETE)
+    assert not call.progress(Progress(0.6, "late"))

@@ -13,7 +13,7 @@ import pytest
 
 from rpc_async import Apc, AsyncEvent, Completion, InvalidArgument, InvalidAsyncCall, alertable_wait
 from rpc_async.notification.sinks import deliver
-from tests.harness import PATIENCE
+from tests.harness import PATIENCE, logged
 
 
 def completion(key: object) -> Completion:
@@ -126,7 +126,7 @@ def test_a_thread_that_ended_is_told_nothing_which_is_logged_and_holds_nothing(
         deliver(sink, completion(keys[0]))
 
     in_a_thread(work)
-    assert [record.getMessage() for record in caplog.records] == [
+    assert [record.getMessage() for record in logged(caplog)] == [
         "'the call': CALL_COMPLETE is lost: the thread of its own, which was to be told, has ended; the call is not"
     ]
     keys.clear()
@@ -134,7 +134,7 @@ def test_a_thread_that_ended_is_told_nothing_which_is_logged_and_holds_nothing(
     assert alive() is None
     caplog.clear()
     deliver(kept[0], completion(1))
-    (record,) = caplog.records
+    (record,) = logged(caplog)
     assert record.getMessage().startswith("'the call': CALL_COMPLETE was not delivered: the thread of its own, which")
 
 

@@ -14,7 +14,7 @@ import pytest
 from rpc_async import AsyncEvent, CannotSupport, Completion, InvalidArgument, Post
 from rpc_async.notification import tk as tk_module
 from rpc_async.notification.sinks import deliver
-from tests.harness import PATIENCE, until
+from tests.harness import PATIENCE, logged, until
 
 CALLS = 1000
 
@@ -103,7 +103,7 @@ def test_a_tk_that_does_not_come_round_is_sent_so_many_and_no_more(
     post = Post(tkinter.Tcl(), got.append)
     for key in range(4):
         deliver(post.put, completion(key))
-    assert len(caplog.records) == 1
+    assert len(logged(caplog)) == 1
     assert "does not come round" in caplog.text
     post.close()
     assert got == [completion(key) for key in range(3)]
@@ -129,7 +129,7 @@ def test_what_the_routine_raises_is_logged_and_stops_no_other(caplog: pytest.Log
     for key in ("bad", 1):
         deliver(post.put, completion(key))
     assert got == [1]
-    assert [record.getMessage() for record in caplog.records] == [
+    assert [record.getMessage() for record in logged(caplog)] == [
         "'the call': the routine that was told of CALL_COMPLETE raised"
     ]
 
@@ -148,8 +148,8 @@ def test_a_loop_that_ended_loses_the_notification_which_is_logged_once(caplog: p
     ):
         caplog.clear()
         deliver(put, completion(1))
-        assert len(caplog.records) == 1
-        assert caplog.records[0].getMessage().startswith("'the call': CALL_COMPLETE was not delivered: ")
+        assert len(logged(caplog)) == 1
+        assert logged(caplog)[0].getMessage().startswith("'the call': CALL_COMPLETE was not delivered: ")
         assert why in caplog.text
 
 

@@ -14,7 +14,7 @@ from rpc_async.mailbox import Mailbox
 from rpc_async.notification.completion import latest, take
 from rpc_async.notification.sinks import call_routine, deliver
 from rpc_async.notification.targets import bind
-from tests.harness import PATIENCE, until
+from tests.harness import PATIENCE, logged, until
 
 TOLD = Completion(AsyncEvent.CALL_COMPLETE, "the call", "key")
 
@@ -91,7 +91,7 @@ async def test_C10_a_target_that_is_closed_dead_or_raises_is_logged_once(caplog:
     for sink, why in zip(sinks, ("is closed", "is closed", "its target raised"), strict=True):
         caplog.clear()
         deliver(sink, TOLD)
-        assert len(caplog.records) == 1
+        assert len(logged(caplog)) == 1
         assert "'the call': CALL_COMPLETE was not delivered" in caplog.text
         assert why in caplog.text
 
@@ -127,7 +127,7 @@ def test_what_a_callable_raises_is_logged(caplog: pytest.LogCaptureFixture) -> N
         raise asyncio.CancelledError
 
     call_routine(routine, TOLD)
-    assert [record.getMessage() for record in caplog.records] == [
+    assert [record.getMessage() for record in logged(caplog)] == [
         "'the call': the routine that was told of CALL_COMPLETE raised"
     ]
 

@@ -20,7 +20,7 @@ from rpc_async.demo.v1 import demo_pb2_grpc
 from rpc_async.testing.pair import ServerOptions
 from rpc_async.testing.rpc import ROOM
 from rpc_async.v1 import calls_pb2, calls_pb2_grpc, types_pb2
-from tests.harness import PATIENCE, Parked, Seen, outcome, request, response, until
+from tests.harness import PATIENCE, Parked, Seen, logged, outcome, request, response, until
 
 
 def register(servicer: demo_pb2_grpc.DemoServicer) -> Any:
@@ -401,7 +401,42 @@ async def test_an_iterable_that_raises_cancels_its_call(caplog: pytest.LogCaptur
         method: Any = both.channel.stream_unary("/t.T/M")
         with pytest.raises(asyncio.CancelledError):
             await method(broken())
-    assert "the iterable of requests raised" in caplog.records[0].getMessage()
+    assert "the iterable of requests raised" in logged(caplog)[0].getMessage()
+
+
+async def test_a_handler_learns_from_what_it_sends_that_its_client_is_gone_or_knows_it_already() -> None:
+    learnt: Seen[list[BaseException]] = Seen()
+    go_on = asyncio.Event()
+
+    async def late(request: bytes, context: Any) -> AsyncIterator[bytes]:
+        await context.send_initial_metadata(())
+        errors: list[BaseException] = []
+        for send in (partial(context.send_initial_metadata, ()), partial(context.write, b"")):
+            try:
+                await send()
+                await go_on.wait()
+            except BaseException as error:
+                errors.append(error)
+        try:
+            await context.send_initial_metadata(())
+        except grpc.aio.BaseError as error:
+            errors.append(error)
+        learnt.set(errors)
+        await context.write(b"into nothing")
+        yield b""
+
+    async with testing.pair(handlers(M=grpc.unary_stream_rpc_method_handler(late))) as both:
+        call: Any = both.channel.unary_stream("/t.T/M")(b"")
+        await call.wait_for_connection()
+        assert await call.read() == b""
+        call.cancel()
+        kinds = [type(error) for error in await learnt.get()]
+        assert kinds[:2] == [grpc.aio.UsageError, asyncio.CancelledError]
+        assert issubclass(kinds[2], grpc.aio.BaseError)
+        inner: Any = both.connect(transport="native").native().channel
+        unary = inner.unary_unary("/t.T/None")(b"")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await unary.wait_for_connection()
 
 
 async def test_handlers_that_fail_fail_their_calls(caplog: pytest.LogCaptureFixture) -> None:
@@ -432,13 +467,13 @@ async def test_handlers_that_fail_fail_their_calls(caplog: pytest.LogCaptureFixt
         assert await failed.code() is grpc.StatusCode.UNKNOWN
         assert "a mistake" in await failed.details()
         with pytest.raises(grpc.aio.AioRpcError):
-            await failed.wait_for_connection()
+            await failed.wait_for_connection()  # it has ended
         code: Any = both.channel.stream_unary("/t.T/SetCode")(iter(()))
         with pytest.raises(grpc.aio.AioRpcError, match="gone"):
             await code
         missing: Any = both.channel.unary_stream("/t.T/Missing")(b"")
         assert await missing.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert [record.getMessage() for record in caplog.records] == ["/t.T/Fail: the handler raised, and the call fails"]
+    assert [record.getMessage() for record in logged(caplog)] == ["/t.T/Fail: the handler raised, and the call fails"]
 
 
 @pytest.mark.parametrize("transport", ["session", "native"])
@@ -526,7 +561,7 @@ async def test_a_channel_waits_for_its_calls_as_long_as_it_is_told() -> None:
         calls = calls_pb2_grpc.AsyncCallsStub(inner)
         watched = begin(demo_pb2_grpc.DemoStub(both.channel).Echo, request())
         server_call = await servicer.next()
-        watch = calls.WatchCall(calls_pb2.WatchCallRequest(call_id=watched.call_id))
+        watch: Any = calls.WatchCall(calls_pb2.WatchCallRequest(call_id=watched.call_id))
         assert await watch.read()
         await inner.close(0.01)
         assert watch.cancelled()
@@ -590,6 +625,7 @@ async def test_a_handler_in_a_thread_looks_at_its_call_and_cancels_it() -> None:
     seen: list[bool] = []
 
     def plain(request: bytes, context: Any) -> bytes:
+        context.send_initial_metadata((("x-initial", "from a thread"),))
         return request.upper()
 
     def cancels(request: bytes, context: Any) -> Iterator[bytes]:
@@ -611,7 +647,9 @@ async def test_a_handler_in_a_thread_looks_at_its_call_and_cancels_it() -> None:
         "SetsCode": grpc.unary_unary_rpc_method_handler(sets_code),
     }
     async with testing.pair(handlers(**methods), transport="native") as both:
-        assert await both.channel.unary_unary("/t.T/Plain")(b"abc") == b"ABC"
+        plainly: Any = both.channel.unary_unary("/t.T/Plain")(b"abc")
+        assert await plainly == b"ABC"
+        assert dict(await plainly.initial_metadata()) == {"x-initial": "from a thread"}
         assert (await outcome(both.channel.unary_unary("/t.T/SetsCode")(b""))).code() is grpc.StatusCode.NOT_FOUND
         call: Any = both.channel.unary_stream("/t.T/Cancels")(b"")
         assert await call.read() == b"one"

@@ -120,3 +120,36 @@ async def test_where_nothing_listens_the_connection_ends() -> None:
         reader, writer = await connect(proxy)
         assert await ends(reader) == b""
         writer.close()
+
+
+async def test_one_way_can_be_stalled_and_what_comes_is_counted_all_the_same() -> None:
+    async with echo_through_a_proxy() as proxy:
+        reader, writer = await connect(proxy)
+        proxy.stall("to_client")
+        writer.write(b"there")
+        await until(lambda: proxy.bytes_to_client == 5)  # it got to the server, and the answer got half-way back
+        assert proxy.bytes_to_server == 5
+        proxy.resume()
+        assert await asyncio.wait_for(reader.readexactly(5), PATIENCE) == b"there"
+        proxy.stall("to_server")
+        writer.write(b"more")
+        await until(lambda: proxy.bytes_to_server == 9)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert proxy.bytes_to_client == 5
+        proxy.resume()
+        assert await asyncio.wait_for(reader.readexactly(4), PATIENCE) == b"more"
+        writer.close()
+
+
+async def test_it_can_lead_to_another_server() -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"another")
+        writer.close()
+
+    other = await asyncio.start_server(greet, "127.0.0.1", 0)
+    async with other, echo_through_a_proxy() as proxy:
+        proxy.lead_to(f"127.0.0.1:{other.sockets[0].getsockname()[1]}")
+        reader, writer = await connect(proxy)
+        assert await asyncio.wait_for(reader.read(), PATIENCE) == b"another"
+        writer.close()
