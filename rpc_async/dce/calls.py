@@ -191,7 +191,7 @@ def _complete(state: object, given: object) -> tuple[int, Any]:
     if status != RpcStatus.OK:
         return status, None
     if given is not None:
-        if not isinstance(given, Message) or type(given) is not type(reply):
+        if not isinstance(given, Message) or not isinstance(reply, type(given)):
             return RpcStatus.BAD_STUB_DATA, None
         given.CopyFrom(reply)
     return RpcStatus.OK, reply

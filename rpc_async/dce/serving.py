@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar, overload
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar, overload
 
 import rpc_async
-from rpc_async import RpcStatus, ServerCall
+from rpc_async import RpcStatus, ServerCall, ServerPullCall, ServerPushCall, ServerPushPullCall
 from rpc_async.dce.names import (
     RpcNotificationCallCancel,
     RpcNotificationClientDisconnect,
@@ -26,18 +26,51 @@ __all__ = [
 _Reply = TypeVar("_Reply")
 
 
+_Sent = TypeVar("_Sent")
+_Pulled = TypeVar("_Pulled")
+_State = RPC_ASYNC_STATE
+_Returned = Coroutine[Any, Any, None] | None
+
+
+class _Marker(Protocol):
+    """What `@manager(...)` is: it marks as `@manager` does."""
+
+    @overload
+    def __call__(
+        self, routine: Callable[[Any, _State, ServerCall[_Reply], Any], _Returned], /
+    ) -> Callable[..., Awaitable[_Reply]]: ...
+    @overload
+    def __call__(
+        self, routine: Callable[[Any, _State, ServerPullCall[_Pulled, _Reply]], _Returned], /
+    ) -> Callable[..., Awaitable[_Reply]]: ...
+    @overload
+    def __call__(
+        self, routine: Callable[[Any, _State, ServerPushCall[_Sent], Any], _Returned], /
+    ) -> Callable[..., AsyncIterator[_Sent]]: ...
+    @overload
+    def __call__(
+        self, routine: Callable[[Any, _State, ServerPushPullCall[_Sent, _Pulled]], _Returned], /
+    ) -> Callable[..., AsyncIterator[_Sent]]: ...
+
+
 @overload
 def manager(
-    routine: Callable[[Any, RPC_ASYNC_STATE, ServerCall[_Reply], Any], Coroutine[Any, Any, None]], /
+    routine: Callable[[Any, _State, ServerCall[_Reply], Any], _Returned], /
 ) -> Callable[..., Awaitable[_Reply]]: ...
 @overload
 def manager(
-    routine: Callable[[Any, RPC_ASYNC_STATE, ServerCall[_Reply], Any], None], /
+    routine: Callable[[Any, _State, ServerPullCall[_Pulled, _Reply]], _Returned], /
 ) -> Callable[..., Awaitable[_Reply]]: ...
 @overload
 def manager(
-    *, inline: bool
-) -> Callable[[Callable[[Any, RPC_ASYNC_STATE, ServerCall[_Reply], Any], None]], Callable[..., Awaitable[_Reply]]]: ...
+    routine: Callable[[Any, _State, ServerPushCall[_Sent], Any], _Returned], /
+) -> Callable[..., AsyncIterator[_Sent]]: ...
+@overload
+def manager(
+    routine: Callable[[Any, _State, ServerPushPullCall[_Sent, _Pulled]], _Returned], /
+) -> Callable[..., AsyncIterator[_Sent]]: ...
+@overload
+def manager(*, inline: bool = False) -> _Marker: ...
 def manager(routine: Any = None, /, *, inline: bool = False) -> Any:
     """Mark a servicer's method as `[async]`: it gets the parameters of a documented server routine.
 

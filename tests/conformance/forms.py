@@ -216,17 +216,28 @@ class Facade(Form):
     def servicer(self, kind: Kind, routine: Routine, pipe_routine: PipeRoutine) -> Servicer:
         class Own(Servicer):
             @dce.manager(inline=True)
-            def Upload(self, state: dce.RPC_ASYNC_STATE, binding: ServerCall[Any]) -> None:
-                pipe_routine((state, binding))
-
-            @dce.manager(inline=True)
-            def Download(
-                self, state: dce.RPC_ASYNC_STATE, binding: ServerCall[Any], request: demo_pb2.DownloadRequest
+            def Upload(
+                self,
+                state: dce.RPC_ASYNC_STATE,
+                binding: rpc_async.ServerPullCall[demo_pb2.UploadRequest, demo_pb2.UploadResponse],
             ) -> None:
                 pipe_routine((state, binding))
 
             @dce.manager(inline=True)
-            def Chat(self, state: dce.RPC_ASYNC_STATE, binding: ServerCall[Any]) -> None:
+            def Download(
+                self,
+                state: dce.RPC_ASYNC_STATE,
+                binding: rpc_async.ServerPushCall[demo_pb2.DownloadResponse],
+                request: demo_pb2.DownloadRequest,
+            ) -> None:
+                pipe_routine((state, binding))
+
+            @dce.manager(inline=True)
+            def Chat(
+                self,
+                state: dce.RPC_ASYNC_STATE,
+                binding: rpc_async.ServerPushPullCall[demo_pb2.ChatResponse, demo_pb2.ChatRequest],
+            ) -> None:
                 pipe_routine((state, binding))
 
             if kind == "task":

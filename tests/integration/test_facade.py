@@ -653,7 +653,11 @@ class ParkedPipes(Servicer):
         self.arrived: asyncio.Queue[tuple[dce.RPC_ASYNC_STATE, Any]] = asyncio.Queue()
 
     @dce.manager(inline=True)
-    def Chat(self, state: dce.RPC_ASYNC_STATE, binding: ServerCall[Any]) -> None:
+    def Chat(
+        self,
+        state: dce.RPC_ASYNC_STATE,
+        binding: rpc_async.ServerPushPullCall[demo_pb2.ChatResponse, demo_pb2.ChatRequest],
+    ) -> None:
         self.set_up(state)
         self.arrived.put_nowait((state, binding))
 

@@ -22,4 +22,4 @@ def test_what_is_no_routine() -> None:
         with pytest.raises(rpc_async.InvalidArgument):
             dce.manager(wrong)
     with pytest.raises(rpc_async.InvalidArgument, match="inline"):
-        dce.manager(inline=True)(in_task)  # type: ignore[arg-type]
+        dce.manager(inline=True)(in_task)

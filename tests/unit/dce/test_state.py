@@ -35,7 +35,7 @@ def test_H1_what_is_no_state_is_refused_by_every_function(no_state: Any) -> None
         assert (status[0] if isinstance(status, tuple) else status) == dce.RPC_S_INVALID_ASYNC_HANDLE
     assert dce.RpcAsyncCompleteCall(no_state, None) == dce.RPC_S_INVALID_ASYNC_HANDLE
     with pytest.raises(rpc_async.InvalidAsyncHandle, match="no call was begun"):
-        dce.begin(no_state, None, None)  # type: ignore[arg-type]
+        dce.begin(no_state, no_state, no_state)
 
 
 def test_H1_initialising_leaves_what_is_the_users() -> None:
