@@ -158,22 +158,26 @@ class Streams:
     async def _run(self) -> None:
         backoff = Backoff()
         while not self.stopped:
+            self._lose_if_over()
             if not self._needed():
                 self.connectivity.change(grpc.ChannelConnectivity.IDLE)
                 await self._sleep_until_needed()
                 continue
             self.connectivity.change(grpc.ChannelConnectivity.CONNECTING)
             failure = await self._attempt(backoff)
-            left = self._time_left()
-            if left is not None and left <= 0:
-                self._owner.lose("the connection was lost, and could not be had back in time")
+            self._lose_if_over()
             if failure is not None and not self.stopped:
                 self._wanted = False
                 self.connectivity.change(grpc.ChannelConnectivity.TRANSIENT_FAILURE)
                 self._owner.refuse_unsent(failure)
                 if self._needed():
-                    await asyncio.sleep(backoff.next(left))
+                    await asyncio.sleep(backoff.next(self._time_left()))
         self.connectivity.change(grpc.ChannelConnectivity.SHUTDOWN)
+
+    def _lose_if_over(self) -> None:
+        left = self._time_left()
+        if left is not None and left <= 0:
+            self._owner.lose("the connection was lost, and could not be had back in time")
 
     def _time_left(self) -> float | None:
         """Return the seconds until a session that was cut is over; None for one that was not."""
