@@ -26,12 +26,13 @@ class Backoff:
         self._seconds = FIRST
 
     def next(self, left: float | None = None) -> float:
-        """Return the seconds to wait now: at most half of what is left, so that it is not slept away."""
+        """Return the seconds to wait now: about half of what is left at the most, and never beyond its end."""
         seconds = self._seconds
         self._seconds = min(seconds * GROWTH, LAST)
         if left is not None:
             seconds = min(seconds, max(left / 2, FIRST))
-        return seconds * random.uniform(1 - JITTER, 1 + JITTER)
+        pause = seconds * random.uniform(1 - JITTER, 1 + JITTER)
+        return pause if left is None else min(pause, max(left, 0.0))
 
     def reset(self) -> None:
         """An attempt has succeeded."""

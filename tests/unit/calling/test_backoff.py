@@ -27,3 +27,8 @@ def test_C14_a_session_is_not_lost_between_two_attempts_while_there_is_time() ->
     assert len(tried_at) > 5, "nearer and nearer to the end"
     assert tried_at[-1] < 4 * FIRST, "up to the end"
     assert all(earlier - later >= FIRST * (1 - JITTER) for earlier, later in pairwise(tried_at)), "but not in a rush"
+
+
+def test_a_pause_ends_with_what_is_left_at_the_latest() -> None:
+    for left in (0.0, FIRST / 10, FIRST, 1.0, -1.0):
+        assert 0 <= Backoff().next(left) <= max(left, 0.0)
