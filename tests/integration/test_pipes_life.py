@@ -396,7 +396,7 @@ async def test_leaving_a_block() -> None:
                 await until(call.done)
 
 
-class Requests(grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[misc]
+class Requests(grpc.aio.UnaryStreamClientInterceptor):
     def __init__(self) -> None:
         self.seen: list[Any] = []
 
@@ -405,7 +405,7 @@ class Requests(grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[misc]
         return await continuation(details, request)
 
 
-class Streams(grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[misc]
+class Streams(grpc.aio.StreamUnaryClientInterceptor):
     def __init__(self) -> None:
         self.seen: list[Any] = []
 
@@ -432,7 +432,9 @@ class Passing(grpc.aio.ServerInterceptor):
 @pytest.mark.parametrize("which", ["requests", "streams", "both"])
 async def test_interceptors_on_both_sides(which: str) -> None:
     servicer, passing, requests, streams = Piped(), Passing(), Requests(), Streams()
-    interceptors = {"requests": [requests], "streams": [streams], "both": [requests, streams]}[which]
+    interceptors: list[Any] = [
+        one for one, name in ((requests, "requests"), (streams, "streams")) if which in (name, "both")
+    ]
     async with serve(servicer, interceptors=[passing]) as (_, target):
         async with rpc_async.connect(target, interceptors=interceptors) as channel:
             stub: demo_pb2_grpc.DemoAsyncStub = demo_pb2_grpc.DemoStub(channel)
@@ -638,6 +640,7 @@ async def test_servicers_that_are_not_served() -> None:
         async def Echo(self, request: Any, call: rpc_async.ServerCall[demo_pb2.EchoResponse]) -> None: ...
 
     server = rpc_async.server()
+    await server.start()  # gRPC never lets go of a server that was made and not started
     for wrong in (WrongUpload, WrongDownload, WrongEcho):
         with pytest.raises(rpc_async.InvalidArgument):
             demo_pb2_grpc.add_DemoServicer_to_server(wrong(), server)

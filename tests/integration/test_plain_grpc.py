@@ -303,20 +303,6 @@ async def test_a_streaming_call_in_plain_with_says_what_to_do() -> None:
         assert "async with" in str(error)
 
 
-async def test_a_streaming_method_cannot_be_a_manager() -> None:
-    class Servicer:
-        @rpc_async.manager
-        async def Watch(self, request: Any, call: Any) -> None:
-            return
-
-    handlers: dict[str, Any] = {"Watch": grpc.unary_stream_rpc_method_handler(Servicer().Watch)}
-    server = rpc_async.server()
-    with pytest.raises(rpc_async.CannotSupport, match="streaming"):
-        server.add_registered_method_handlers("t.T", handlers)
-    await server.start()  # gRPC never lets go of a server that was made and not started
-    await server.stop(None)
-
-
 async def test_server_interceptors_see_messages_and_can_refuse_and_change() -> None:
     seen: list[Any] = []
 

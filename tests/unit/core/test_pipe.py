@@ -21,7 +21,15 @@ def pipe_in(state: PipeState, *, chunks: int = 0) -> Pipe:
     pipe = Pipe()
     for number in range(chunks):
         pipe.push(number, 1)
-    {O: list, E: pipe.end, D: pipe.end, F: pipe.fail, B: pipe.break_, X: pipe.discard}[state]()
+    lead: dict[PipeState, Callable[[], PipeStep]] = {
+        E: pipe.end,
+        D: pipe.end,
+        F: pipe.fail,
+        B: pipe.break_,
+        X: pipe.discard,
+    }
+    if state in lead:
+        lead[state]()
     if state is D:
         pipe.pull()
     assert pipe.state is state
