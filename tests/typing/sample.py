@@ -9,7 +9,21 @@ from typing import assert_type
 import grpc
 
 import rpc_async
-from rpc_async import AsyncCall, CancelReason, RpcStatus, ServerCall, begin, dce, manager
+from rpc_async import (
+    AsyncCall,
+    CancelReason,
+    PullCall,
+    PushCall,
+    PushPullCall,
+    RpcStatus,
+    ServerCall,
+    ServerPullCall,
+    ServerPushCall,
+    ServerPushPullCall,
+    begin,
+    dce,
+    manager,
+)
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
 
 
@@ -39,6 +53,25 @@ class Demo(demo_pb2_grpc.DemoServicer):
 
     async def Fail(self, request: demo_pb2.FailRequest, context: object) -> demo_pb2.FailResponse:
         return demo_pb2.FailResponse()
+
+    @manager
+    async def Upload(self, call: ServerPullCall[demo_pb2.UploadRequest, demo_pb2.UploadResponse]) -> None:
+        async for chunk in call:
+            assert_type(chunk, demo_pb2.UploadRequest)
+        assert_type(call.complete(demo_pb2.UploadResponse(chunks=1)), RpcStatus)
+
+    @manager
+    def Download(self, request: demo_pb2.DownloadRequest, call: ServerPushCall[demo_pb2.DownloadResponse]) -> None:
+        assert_type(call.push(demo_pb2.DownloadResponse()), RpcStatus)
+        call.put(demo_pb2.DownloadResponse(), timeout=1.0)
+        call.notify(rpc_async.CompletionQueue(), "key")
+        call.complete()
+
+    @manager(inline=True, strict_pipes=True)
+    def Chat(self, call: ServerPushPullCall[demo_pb2.ChatResponse, demo_pb2.ChatRequest]) -> None:
+        assert_type(call.pull(), demo_pb2.ChatRequest | None)
+        call.push(demo_pb2.ChatResponse())
+        call.end()
 
 
 async def serve() -> None:
@@ -150,3 +183,23 @@ def use_ported(target: str) -> bytes:
         assert_type(status, int)
         print(reply)
         return dce.call(stub.Echo, demo_pb2.EchoRequest()).payload
+
+
+async def use_pipes(channel: rpc_async.Channel) -> None:
+    """Push and pull on the running loop."""
+    stub = demo_pb2_grpc.DemoStub(channel)
+    async with begin(stub.Upload, timeout=1.0) as upload:
+        assert_type(upload, PushCall[demo_pb2.UploadRequest, demo_pb2.UploadResponse])
+        await upload.write(demo_pb2.UploadRequest())
+        upload.push(None)
+    assert_type(upload.complete(), demo_pb2.UploadResponse)
+    download = begin(stub.Download, demo_pb2.DownloadRequest(), notify=rpc_async.CompletionQueue())
+    assert_type(download, PullCall[demo_pb2.DownloadResponse])
+    async for chunk in download:
+        assert_type(chunk, demo_pb2.DownloadResponse)
+    chat = begin(stub.Chat, strict_pipes=True, events=[rpc_async.AsyncEvent.RECEIVE_COMPLETE])
+    assert_type(chat, PushPullCall[demo_pb2.ChatRequest, demo_pb2.ChatResponse])
+    assert_type(await chat.read(), demo_pb2.ChatResponse | None)
+    assert_type(chat.get(1.0), demo_pb2.ChatResponse | None)
+    handle: AsyncCall[None] = chat
+    assert_type(handle.status(), int)

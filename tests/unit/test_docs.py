@@ -14,8 +14,8 @@ RULE = re.compile(r"(?<![A-Za-z0-9])([SCPH]\d+)(?![A-Za-z0-9])")
 PROVEN = (
     {f"S{n}" for n in range(1, 18)}
     | {f"C{n}" for n in range(1, 16)}
-    | {f"P{n}" for n in range(1, 7)}
     | {f"H{n}" for n in range(1, 6)}
+    | {f"P{n}" for n in range(1, 7)}
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import rpc_async
-from rpc_async import ServerCall, begin, dce, manager
+from rpc_async import ServerCall, ServerPullCall, ServerPushCall, begin, dce, manager
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
 
 
@@ -53,3 +53,27 @@ class WrongPortedReply(demo_pb2_grpc.DemoServicer):
 def wrong_ported_request(channel: rpc_async.Channel, state: dce.RPC_ASYNC_STATE) -> None:
     """Begins a call with another method's request."""
     dce.begin(state, demo_pb2_grpc.DemoStub(channel).Echo, demo_pb2.FailRequest())  # wrong
+
+
+class WrongPipes(demo_pb2_grpc.DemoServicer):
+    """Its routines have the pipes of other methods."""
+
+    @manager
+    async def Upload(self, call: ServerPullCall[demo_pb2.UploadRequest, demo_pb2.EchoResponse]) -> None:  # wrong
+        call.complete(demo_pb2.EchoResponse())
+
+    @manager
+    def Download(self, request: demo_pb2.DownloadRequest, call: ServerPushCall[demo_pb2.EchoResponse]) -> None:  # wrong
+        call.push(demo_pb2.EchoResponse())
+
+
+async def wrong_chunks(channel: rpc_async.Channel) -> None:
+    """Pushes and pulls what the methods do not have."""
+    stub = demo_pb2_grpc.DemoStub(channel)
+    begin(stub.Upload).push(demo_pb2.EchoRequest())  # wrong
+    begin(stub.Download)  # wrong
+    begin(stub.Upload, demo_pb2.UploadRequest())  # wrong
+    begin(stub.Upload).pull()  # wrong
+    begin(stub.Download, demo_pb2.DownloadRequest()).push(None)  # wrong
+    text: int = (await begin(stub.Chat).read()).text  # wrong
+    print(text)
