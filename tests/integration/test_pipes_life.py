@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import hashlib
 import os
 import signal
 import subprocess
@@ -20,6 +22,7 @@ from google.protobuf import wrappers_pb2
 import rpc_async
 from rpc_async import CancelReason, RpcStatus, ServerPullCall, ServerPushCall, begin, current_call, manager
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
+from server.demo import Demo
 from tests.harness import (
     PATIENCE,
     ChatCall,
@@ -663,3 +666,38 @@ async def test_closing_the_channel_ends_its_calls() -> None:
             handle.pull()
         del handle
         await until(lambda: server.running_calls == 0)
+
+
+async def test_the_demo_serves_pipes() -> None:
+    async with pair(Demo()) as both:
+        blocks = [bytes((number,)) * 1000 for number in range(20)]
+        async with begin(both.stub.Upload) as upload:
+            for block in blocks:
+                await upload.write(up(block))
+        reply = upload.complete()
+        assert (reply.chunks, reply.size) == (20, 20_000)
+        assert reply.sha256 == hashlib.sha256(b"".join(blocks)).digest()
+
+        wanted = demo_pb2.DownloadRequest(chunks=20, chunk_size=1000)
+        assert [chunk.payload async for chunk in begin(both.stub.Download, wanted)] == blocks
+        for wrong in (demo_pb2.DownloadRequest(chunks=-1), demo_pb2.DownloadRequest(chunk_size=-1)):
+            assert (await outcome(begin(both.stub.Download, wrong))).status == RpcStatus.INVALID_ARG
+
+        async with begin(both.stub.Chat) as chat:
+            await chat.write(demo_pb2.ChatRequest(text="hello"))
+            assert (await soon(chat.read())).text == "hello"
+            chat.end()
+            assert await soon(chat.read()) is None
+
+        asked = begin(both.stub.Upload)  # one that is asked to stop replies with what it has got
+        await asked.write(up(b"before"))
+        assert await asked.request_cancel() is RpcStatus.OK
+        with contextlib.suppress(rpc_async.PipeClosed):  # which it does at the next chunk
+            while not asked.done():
+                await asked.write(up(b"more"))
+        assert (await soon(asked)).chunks >= 1
+        endless = begin(both.stub.Download, demo_pb2.DownloadRequest(chunks=10**9, chunk_size=1000))
+        await soon(endless.read())
+        assert await endless.request_cancel() is RpcStatus.OK
+        endless.discard()
+        assert await soon(endless) is None
