@@ -46,7 +46,7 @@ class PipeOwner(Protocol):
         """Return what is raised where the pipe is broken, because the call is over."""
         ...
 
-    def freeze(self, message: Any) -> Any:
+    def freeze(self, message: Any, /) -> Any:
         """Return what is sent of a message: it shares nothing with it. Raises a `UsageError` if that cannot be had."""
         ...
 

@@ -102,5 +102,5 @@ class StreamingMethod(Method):
         return self._raw(*args, **kwargs)
 
     def _make(self, channel: grpc.aio.Channel, *functions: Any) -> Callable[..., Any]:
-        make: Callable[..., Any] = getattr(channel, self._kind)
-        return make(self._method, *functions)  # type: ignore[no-any-return]
+        made: Callable[..., Any] = getattr(channel, self._kind)(self._method, *functions)
+        return made

@@ -380,8 +380,9 @@ async def test_leaving_a_block() -> None:
         assert call.status() is RpcStatus.CALL_CANCELLED  # not pulled to the end
         await soon(handle.wait_cancelled())
 
+        upload = begin(both.stub.Upload)
         with pytest.raises(KeyError):
-            async with begin(both.stub.Upload) as upload:
+            async with upload:
                 await servicer.upload()
                 raise KeyError
         assert upload.status() is RpcStatus.CALL_CANCELLED
@@ -400,32 +401,32 @@ class Requests(grpc.aio.UnaryStreamClientInterceptor):
     def __init__(self) -> None:
         self.seen: list[Any] = []
 
-    async def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         self.seen.append(request)
-        return await continuation(details, request)
+        return await continuation(client_call_details, request)
 
 
 class Streams(grpc.aio.StreamUnaryClientInterceptor):
     def __init__(self) -> None:
         self.seen: list[Any] = []
 
-    async def intercept_stream_unary(self, continuation: Any, details: Any, requests: Any) -> Any:
+    async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
         async def passing() -> AsyncIterator[Any]:
-            async for request in requests:
+            async for request in request_iterator:
                 self.seen.append(request)
                 yield request
 
-        return await continuation(details, passing())
+        return await continuation(client_call_details, passing())
 
 
 class Passing(grpc.aio.ServerInterceptor):
     def __init__(self) -> None:
         self.methods: list[str] = []
 
-    async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
-        handler = await continuation(details)
+    async def intercept_service(self, continuation: Any, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        handler = await continuation(handler_call_details)
         assert handler.request_deserializer is not None  # it is given messages
-        self.methods.append(details.method)
+        self.methods.append(handler_call_details.method)
         return handler
 
 
