@@ -58,7 +58,7 @@ must go on: what the client reads, it acknowledges in what it sends."""
 OVERFULL: Final = FULL + 64 * 1024 * 1024
 """Bytes: a client that does not read so much that waits for it loses its session."""
 GRAIN: Final = 4096
-"""Bytes that a session's outcomes may grow by before it is weighed again: see `SessionService.weigh`."""
+"""Bytes that what a session holds may change by before it is weighed again: see `SessionService.weigh`."""
 
 _NO_ROOM: Final = "the server has no room for the request at present: not executed; try again later"
 
@@ -140,6 +140,7 @@ class ServedSession:
         "_progress",
         "_sent",
         "_service",
+        "_weighed",
         "identity",
         "ids",
         "key",
@@ -159,6 +160,7 @@ class ServedSession:
         self._greeting = False
         self._hearing = False
         self._gate = GRAIN
+        self._weighed = 0
         self._progress: dict[int, CallRecord] = {}
         self._sent: asyncio.Event | None = None
 
@@ -202,7 +204,10 @@ class ServedSession:
 
     def _weigh(self) -> None:
         self._gate = self.machine.link.queued_bytes + GRAIN
-        self._service.weigh(self)
+        held = self.machine.held
+        if not -GRAIN < held - self._weighed < GRAIN:
+            self._weighed = held
+            self._service.weigh(self)
 
     def _next_batch(self) -> bytes | None:
         link = self.machine.link

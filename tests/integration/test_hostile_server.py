@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -127,7 +128,11 @@ async def test_a_session_that_lingers_for_no_time_that_there_is(linger: float) -
         (K.CLOSE, b"", RpcStatus.CALL_FAILED),
     ],
 )
-async def test_an_outcome_that_cannot_be_settles_its_call_all_the_same(kind: K, payload: bytes, status: int) -> None:
+async def test_an_outcome_that_cannot_be_settles_its_call_all_the_same(
+    caplog: pytest.LogCaptureFixture, kind: K, payload: bytes, status: int
+) -> None:
+    caplog.set_level(logging.DEBUG)
+
     async def answer(context: Any) -> None:
         await context.write(OPENED)
         await context.read()
@@ -141,7 +146,7 @@ async def test_an_outcome_that_cannot_be_settles_its_call_all_the_same(kind: K, 
         assert isinstance(error, rpc_async.CallError)
         assert error.status == status
         assert error.code() is not grpc.StatusCode.OK
-        assert str(error)
+        assert call.call_id not in caplog.text + str(error) + repr(error) + repr(call)
 
 
 async def test_methods_that_a_session_cannot_name_begin_no_call() -> None:
