@@ -10,6 +10,8 @@ __all__ = ["CuttingProxy"]
 
 _CHUNK: Final = 64 * 1024
 """Bytes that are read at a time."""
+_TURNS_TO_ACCEPT: Final = 5
+"""Turns of the loop in which asyncio tells of a connection that it has accepted, and lets go of it; one to spare."""
 
 
 class _Direction:
@@ -52,13 +54,18 @@ class CuttingProxy:
         """Whether new connections are closed at once."""
 
     async def __aenter__(self) -> Self:
-        self._listener = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self._listener = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self._listener is not None
-        self._listener.close()
+        self.refusing = True
         self.resume()
+        for listening in self._listener.sockets:  # asyncio loses what it has accepted, if it is closed at that moment
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        for _turn in range(_TURNS_TO_ACCEPT):
+            await asyncio.sleep(0)
+        self._listener.close()
         self._abort_all()
         while self._tasks:
             await asyncio.wait(self._tasks)
@@ -108,16 +115,17 @@ class CuttingProxy:
         for writer in tuple(self._writers):
             writer.transport.abort()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.refusing:
             writer.transport.abort()
             return
         self.connections += 1
         self._writers.add(writer)
+        task = asyncio.get_running_loop().create_task(self._lead(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         both = {writer}
         try:
             with contextlib.suppress(OSError):

@@ -17,7 +17,7 @@ MOST_IN_ONE = 2500
 LEAST_PROCESSES = 2
 MIB = 1 << 20
 SLACK = 16 * MIB
-"""Bytes that may be left in the server beside a quarter more than the first crowd left: its memory lies in fragments."""
+"""Bytes that the last crowd may leave in the server over the first and a quarter: its memory lies in fragments."""
 
 
 async def crowd(counts: Counts, budget: Budget) -> None:

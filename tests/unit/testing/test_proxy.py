@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -153,3 +155,17 @@ async def test_it_can_lead_to_another_server() -> None:
         reader, writer = await connect(proxy)
         assert await asyncio.wait_for(reader.read(), PATIENCE) == b"another"
         writer.close()
+
+
+@pytest.mark.parametrize("turns", range(10))
+def test_a_connection_that_comes_as_the_proxy_closes_is_not_left_behind(turns: int) -> None:
+    async def main() -> None:
+        async with CuttingProxy("127.0.0.1:1") as proxy:
+            host, _, port = proxy.target.rpartition(":")
+            client = socket.create_connection((host, int(port)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        client.close()
+
+    asyncio.run(main())
+    gc.collect()  # whatever is left open warns, which is an error
