@@ -310,7 +310,7 @@ class CallIds:
 
 
 def _number(call_id: str) -> int | None:
-    text = call_id.split("-")[1] if call_id.count("-") == 2 else ""
+    text = call_id.split("-")[1] if call_id.count("-") == 2 and call_id.isascii() else ""
     try:
         return int(text, 16) if 0 < len(text) <= 16 and text.isalnum() else None
     except ValueError:
