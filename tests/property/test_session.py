@@ -123,7 +123,13 @@ class SessionMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "client"):
             return
-        while self.client.link.wants_to_send or self.server.link.wants_to_send or self.to_server or self.to_client:
+        while (
+            self.client.link.wants_to_send
+            or self.server.link.wants_to_send
+            or self.to_server
+            or self.to_client
+            or self.server.calls
+        ):
             self.client_sends()
             self.server_hears()
             while self.server.calls:
