@@ -551,7 +551,7 @@ async def test_each_thread_has_its_own_cancel_timeout_and_the_earliest_counts(wi
             dce.RpcAsyncCompleteCall(server_state, response())
         finally:
             assert dce.RpcMgmtSetCancelTimeout(dce.RPC_C_CANCEL_INFINITE_TIMEOUT) == dce.RPC_S_OK
-    assert not [timer for timer in threading.enumerate() if isinstance(timer, threading.Timer)]
+    await until(lambda: not any(isinstance(thread, threading.Timer) for thread in threading.enumerate()), "timers end")
 
 
 async def test_C12_a_channels_call_timeout_is_for_blocking_calls_and_the_lower_one_counts(wire: Wire) -> None:

@@ -18,7 +18,7 @@ QUICK_SERVER = (("grpc.keepalive_time_ms", 100), ("grpc.http2.ping_timeout_ms", 
 async def test_an_idle_session_may_be_tested_as_often_as_keepalive_says() -> None:
     servicer = Parked()
     async with serve(servicer) as (_, target), CuttingProxy(target) as proxy:
-        async with rpc_async.connect(proxy.target, transport="session", keepalive=0.1) as channel:
+        async with rpc_async.connect(proxy.target, transport="session", keepalive=1.0) as channel:
             call = begin(demo_pb2_grpc.DemoStub(channel).Echo, request())
             server_call = await servicer.next()
             before = proxy.bytes_to_server
