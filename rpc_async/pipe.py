@@ -11,11 +11,11 @@ import asyncio
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from rpc_async.core.pipe import Pipe, Pipes, PipeState, PipeStep
-from rpc_async.errors import AsyncCallPending, PipeClosed, PipeEmpty, WrongPipeOrder
+from rpc_async.errors import AsyncCallPending, PipeClosed, PipeEmpty, UsageError, WrongPipeOrder
 from rpc_async.latch import Change
 from rpc_async.mailbox import Mailbox
 from rpc_async.status import AsyncEvent, RpcStatus
@@ -24,6 +24,7 @@ __all__ = ["PipeOwner", "PullEnd", "Pulling", "PushEnd", "Pushing"]
 
 SentT = TypeVar("SentT")
 PulledT = TypeVar("PulledT")
+Refusals = Mapping[RpcStatus, tuple[type[UsageError], str]]
 
 
 class PipeOwner(Protocol):
@@ -59,6 +60,9 @@ class _End(ABC):
 
     __slots__ = ("_awaited", "_hurried", "_lock", "_mailbox", "_owner", "_pipe", "_waiting")
 
+    _refusals: ClassVar[Refusals]
+    """What is raised for a verdict of the machine. For one that is not here the call is over."""
+
     def __init__(self, owner: PipeOwner, pipe: Pipe) -> None:
         self._owner = owner
         self._pipe = pipe
@@ -82,6 +86,14 @@ class _End(ABC):
     @abstractmethod
     def _follow(self, step: PipeStep) -> None:
         """Wake and tell, as a step says."""
+
+    def _raise_unless_done(self, step: PipeStep) -> None:
+        if step.verdict is not RpcStatus.OK:
+            refusal = self._refusals.get(step.verdict)
+            if refusal is None:
+                raise self._owner.over()
+            error, text = refusal
+            raise error(f"{self._name()}: {text}")
 
     def _name(self) -> str:
         return repr(self._owner)
@@ -146,6 +158,24 @@ class PushEnd(_End, Generic[SentT]):
 
     __slots__ = ()
 
+    _refusals: ClassVar[Refusals] = {
+        RpcStatus.ASYNC_CALL_PENDING: (
+            AsyncCallPending,
+            (
+                "the pipe holds as much as it may, and the other side is behind: nothing was pushed; wait for "
+                "SEND_COMPLETE, or use write() or put(), which wait (P4)"
+            ),
+        ),
+        RpcStatus.PIPE_CLOSED: (PipeClosed, "the end of the pipe was pushed before: nothing was pushed (P3)"),
+        RpcStatus.WRONG_PIPE_ORDER: (
+            WrongPipeOrder,
+            (
+                "the pipe that comes in must be pulled to its end before anything is pushed, with strict_pipes: "
+                "nothing was pushed (P5)"
+            ),
+        ),
+    }
+
     def push(self, message: SentT | None) -> RpcStatus:
         """See `Pushing.push`."""
         if message is None:
@@ -202,24 +232,6 @@ class PushEnd(_End, Generic[SentT]):
             self._follow(step)
         return change
 
-    def _raise_unless_done(self, step: PipeStep) -> None:
-        verdict = step.verdict
-        if verdict is RpcStatus.OK:
-            return
-        if verdict is RpcStatus.ASYNC_CALL_PENDING:
-            raise AsyncCallPending(
-                f"{self._name()}: the pipe holds as much as it may, and the other side is behind: nothing was pushed; "
-                "wait for SEND_COMPLETE, or use write() or put(), which wait (P4)"
-            )
-        if verdict is RpcStatus.PIPE_CLOSED:
-            raise PipeClosed(f"{self._name()}: the end of the pipe was pushed before: nothing was pushed (P3)")
-        if verdict is RpcStatus.WRONG_PIPE_ORDER:
-            raise WrongPipeOrder(
-                f"{self._name()}: the pipe that comes in must be pulled to its end before anything is pushed, with "
-                "strict_pipes: nothing was pushed (P5)"
-            )
-        raise self._owner.over()
-
     def _follow(self, step: PipeStep) -> None:
         if step.receive:
             self._wake()
@@ -249,6 +261,18 @@ class PullEnd(_End, Generic[PulledT]):
     """The end of a pipe that is pulled from."""
 
     __slots__ = ()
+
+    _refusals: ClassVar[Refusals] = {
+        RpcStatus.ASYNC_CALL_PENDING: (
+            AsyncCallPending,
+            "there is nothing to pull yet; wait for RECEIVE_COMPLETE, or use read() or get(), which wait (P2)",
+        ),
+        RpcStatus.PIPE_EMPTY: (PipeEmpty, "the end of the pipe was pulled before, or the pipe was discarded"),
+        RpcStatus.WRONG_PIPE_ORDER: (
+            WrongPipeOrder,
+            "the pipe that goes in must be ended before anything is pulled, with strict_pipes (P5)",
+        ),
+    }
 
     def pull(self) -> PulledT | None:
         """See `Pulling.pull`."""
@@ -298,23 +322,6 @@ class PullEnd(_End, Generic[PulledT]):
             self._raise_unless_done(step)
             self._follow(left)
         return step, change
-
-    def _raise_unless_done(self, step: PipeStep) -> None:
-        verdict = step.verdict
-        if verdict is RpcStatus.OK:
-            return
-        if verdict is RpcStatus.ASYNC_CALL_PENDING:
-            raise AsyncCallPending(
-                f"{self._name()}: there is nothing to pull yet; wait for RECEIVE_COMPLETE, or use read() or get(), "
-                "which wait (P2)"
-            )
-        if verdict is RpcStatus.PIPE_EMPTY:
-            raise PipeEmpty(f"{self._name()}: the end of the pipe was pulled before, or the pipe was discarded")
-        if verdict is RpcStatus.WRONG_PIPE_ORDER:
-            raise WrongPipeOrder(
-                f"{self._name()}: the pipe that goes in must be ended before anything is pulled, with strict_pipes (P5)"
-            )
-        raise self._owner.over()
 
     def _follow(self, step: PipeStep) -> None:
         if step.send:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
+from rpc_async.calling.call import AsyncCall
 from rpc_async.calling.native import PLAIN, CallOptions
 from rpc_async.errors import BadStubData, InvalidArgument, InvalidBinding, PayloadTooLarge
+from rpc_async.notification.targets import Target
+from rpc_async.status import AsyncEvent
 from rpc_async.wire.descriptors import request_type
 from rpc_async.wire.metadata import check_metadata
 
@@ -60,6 +63,23 @@ class Method:
         if metadata is None and credentials is None and wait_for_ready is None and compression is None:
             return PLAIN
         return CallOptions(check_metadata(metadata), credentials, wait_for_ready, compression)
+
+    @staticmethod
+    def _equip(
+        call: AsyncCall[Any],
+        timeout: float | None,
+        user_info: object,
+        notify: Target | None,
+        key: object,
+        events: Collection[AsyncEvent],
+    ) -> None:
+        """Give a call, before it begins, what most calls do not have."""
+        if user_info is not None:
+            call.user_info = user_info
+        if notify is not None:
+            call.listen(notify, key, events)
+        if timeout is not None:
+            call.deadline = call.driver.mailbox.time() + timeout
 
     def _closed(self) -> InvalidBinding:
         return InvalidBinding(f"{self._method}: the channel or its event loop is closed; no call was begun")

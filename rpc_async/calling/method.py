@@ -10,7 +10,7 @@ import grpc.aio
 
 from rpc_async.calling.call import AsyncCall
 from rpc_async.calling.messages import MetadataLike, Method
-from rpc_async.calling.native import CallOptions
+from rpc_async.calling.native import PLAIN, CallOptions
 from rpc_async.calling.pipe import PullCall, PushCall, PushPullCall
 from rpc_async.calling.streaming import StreamingMethod
 from rpc_async.errors import InvalidArgument
@@ -42,18 +42,22 @@ class UnaryMethod(Method, grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
     ) -> AsyncCall[ReplyT]:
         """Begin a call, as `begin` does."""
         channel = self._channel
-        options = self.check_options(timeout, metadata, credentials, wait_for_ready, compression)
+        options = PLAIN
+        if not (
+            timeout is None
+            and metadata is None
+            and credentials is None
+            and wait_for_ready is None
+            and compression is None
+        ):
+            options = self.check_options(timeout, metadata, credentials, wait_for_ready, compression)
         payload = self._freeze(request)
         session = channel.session()
         if session is None or credentials is not None or compression is not None:
             return self._begin_natively(payload, timeout, options, user_info, notify, key, events)
         call: AsyncCall[ReplyT] = AsyncCall(session, self._method, self._deserialize)
-        if user_info is not None:
-            call.user_info = user_info
-        if notify is not None:
-            call.listen(notify, key, events)
-        if timeout is not None:
-            call.deadline = session.mailbox.time() + timeout
+        if not (user_info is None and timeout is None and notify is None):
+            self._equip(call, timeout, user_info, notify, key, events)
         if not session.begin(call, payload, options):
             raise self._closed()
         if events:
@@ -73,12 +77,7 @@ class UnaryMethod(Method, grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
         native, intercepted = self._channel.native(), self._channel.intercepted
         functions = (self._serialize, self._deserialize) if intercepted else (None, None)
         call: AsyncCall[ReplyT] = AsyncCall(native, self._method, None if intercepted else self._deserialize)
-        if user_info is not None:
-            call.user_info = user_info
-        if notify is not None:
-            call.listen(notify, key, events)
-        if timeout is not None:
-            call.deadline = native.mailbox.time() + timeout
+        self._equip(call, timeout, user_info, notify, key, events)
         if not native.begin(call, payload, options, functions):
             raise self._closed()
         if events:

@@ -83,11 +83,7 @@ class StreamingMethod(Method):
         shape = Shape(self._pushes, self._pulls, strict_pipes)
         deserialize = None if self._channel.intercepted else self._deserialize
         call = _HANDLES[self._kind](driver, self._method, deserialize, self._freeze, shape)
-        call.user_info = user_info
-        if timeout is not None:
-            call.deadline = driver.mailbox.time() + timeout
-        if notify is not None:
-            call.listen(notify, key, events)
+        self._equip(call, timeout, user_info, notify, key, events)
         if not driver.begin_pipes(call, self._invoke, payload, options):
             raise self._closed()
         if events:

@@ -338,8 +338,8 @@ class CallRecord(ABC):
     def _settle(self, step: ServerStep, outcome: Outcome) -> None:
         if not step.deliver:
             self.status = _cancelled_fault(self.machine.cancel_reason).status
-        elif type(outcome) is not Reply:
-            self.status = outcome.status  # type: ignore[union-attr]
+        elif isinstance(outcome, Fault):
+            self.status = outcome.status
         else:
             self.status = RpcStatus.OK
         self._owner.mailbox.run(self._finish, outcome if step.deliver else None)  # a closed loop has no client

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import Any, Self
@@ -35,7 +36,7 @@ class _Log(logging.Handler):
         self.records.append(self.format(record))
 
 
-class _Stage:
+class _Stage(ABC):
     """A loop that many examples run on."""
 
     def __init__(self, runner: asyncio.Runner) -> None:
@@ -54,8 +55,9 @@ class _Stage:
         for name in ("rpc_async", "grpc"):
             logging.getLogger(name).removeHandler(self._log)
 
+    @abstractmethod
     async def _start(self, stack: AsyncExitStack) -> None:
-        raise NotImplementedError
+        """Start the side that is attacked."""
 
     def _run(self, example: Coroutine[Any, Any, None], *, forgiven: str | None = None) -> None:
         self._log.records.clear()
