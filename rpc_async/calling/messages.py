@@ -16,6 +16,7 @@ from rpc_async.notification.targets import Target
 from rpc_async.status import AsyncEvent
 from rpc_async.wire.descriptors import request_type
 from rpc_async.wire.metadata import check_metadata
+from rpc_async.wire.raw import raw_bytes
 
 if TYPE_CHECKING:
     from rpc_async.calling.channel import Channel
@@ -92,7 +93,7 @@ class Method:
                 f"{self._request_type.__name__}; it was not sent"
             )
         try:
-            payload = _to_bytes(request) if self._serialize is None else self._serialize(request)
+            payload = raw_bytes(request) if self._serialize is None else self._serialize(request)
             size = memoryview(payload).nbytes
         except Exception as error:
             raise BadStubData(f"{self._method}: the message cannot be serialised; it was not sent: {error}") from error
@@ -102,7 +103,3 @@ class Method:
                 "sent"
             )
         return copy.deepcopy(request) if self._channel.intercepted else payload
-
-
-def _to_bytes(request: Any) -> bytes:
-    return request if type(request) is bytes else memoryview(request).tobytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Final
 
 from rpc_async.core.frames import MAX_PAYLOAD, ProtocolError
@@ -10,24 +11,60 @@ __all__ = ["Assembly"]
 
 MAX_TRANSFERS: Final = 16_384
 """Large frames that may be on their way at once. One that has sent no piece yet takes next to nothing."""
-PIECE_MEMORY: Final = 64
-"""Bytes that a piece takes in memory beside its payload: so pieces of a few bytes are not worth an attacker's while."""
+BUFFER_MEMORY: Final = 160
+"""Bytes of memory that a large frame takes of which something has come, beside that."""
+RESERVE_AT: Final = 512 * 1024
+"""Bytes of a frame that have come when room is set aside for all of it."""
+RESERVE: Final = 33 * 1024 * 1024
+"""Bytes that are set aside at the least: of so many C libraries give addresses only, and no memory until it is used."""
 
 
 class _Partial:
-    __slots__ = ("kind", "number", "pieces", "size", "so_far", "wanted")
+    """A large frame that has not come whole.
+
+    Each piece goes to its place as it arrives. Joining them all at the end would take the whole frame's memory from the
+    system at once: for 16 MiB the loop would stand still for 6 ms and more.
+    """
+
+    __slots__ = ("_buffer", "kind", "number", "size", "so_far", "wanted")
 
     def __init__(self, kind: int, number: int, size: int) -> None:
         self.kind = kind
         self.number = number
         self.size = size
         self.so_far = 0
-        self.pieces: list[bytes] = []
         self.wanted = True
+        self._buffer: BytesIO | None = None
 
     @property
     def memory(self) -> int:
-        return self.so_far + PIECE_MEMORY * len(self.pieces) if self.wanted else 0
+        """Bytes of memory that it takes."""
+        return 0 if self._buffer is None else self.so_far + BUFFER_MEMORY
+
+    def add(self, piece: bytes) -> None:
+        """Put the next piece to its place."""
+        before, self.so_far = self.so_far, self.so_far + len(piece)
+        if not self.wanted:
+            return
+        if self._buffer is None:
+            self._buffer = BytesIO()
+        elif before < RESERVE_AT <= self.so_far:
+            so_far = self._buffer.getbuffer()
+            self._buffer = BytesIO(bytes(max(self.size, RESERVE)))
+            self._buffer.write(so_far)
+        self._buffer.write(piece)
+
+    def whole(self) -> bytes | None:
+        """Return the payload of a frame that has come whole, with no copy; None if nobody wants it."""
+        if self._buffer is None:
+            return None
+        self._buffer.truncate()
+        return self._buffer.getvalue()
+
+    def discard(self) -> None:
+        """Take no memory from here on."""
+        self.wanted = False
+        self._buffer = None
 
 
 class Assembly:
@@ -80,19 +117,17 @@ class Assembly:
             raise ProtocolError(f"call {call}: a piece of no large frame")
         if not 0 < len(payload) <= partial.size - partial.so_far:
             raise ProtocolError(f"call {call}: a piece of {len(payload)} bytes, which is empty or past the frame's end")
-        partial.so_far += len(payload)
-        if partial.wanted:
-            partial.pieces.append(payload)
-            self.held_bytes += len(payload) + PIECE_MEMORY
-            if self.held_bytes > self._room:
-                raise ProtocolError(f"unfinished large frames take more than {self._room} bytes")
+        self.held_bytes -= partial.memory
+        partial.add(payload)
+        self.held_bytes += partial.memory
+        if self.held_bytes > self._room:
+            raise ProtocolError(f"unfinished large frames take more than {self._room} bytes")
         if partial.so_far < partial.size:
             return None
         del self._partial[call]
-        if not partial.wanted:
-            return None
         self.held_bytes -= partial.memory
-        return partial.kind, partial.number, b"".join(partial.pieces)
+        whole = partial.whole()
+        return None if whole is None else (partial.kind, partial.number, whole)
 
     def discard(self, call: int) -> None:
         """Nobody wants the call's large frame any more, if there is one.
@@ -102,8 +137,7 @@ class Assembly:
         partial = self._partial.get(call)
         if partial is not None and partial.wanted:
             self.held_bytes -= partial.memory
-            partial.wanted = False
-            partial.pieces.clear()
+            partial.discard()
 
     def discard_all(self) -> list[int]:
         """Nobody wants any of them any more. Returns the calls of those that were wanted."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from rpc_async.errors import BadStubData, PayloadTooLarge
 from rpc_async.wire.descriptors import reply_type
+from rpc_async.wire.raw import raw_bytes
 
 __all__ = ["Codec", "MessageCodec"]
 
@@ -64,7 +65,7 @@ class Codec:
                 f"{then}"
             )
         try:
-            payload = memoryview(reply).tobytes() if self._serialize is None else self._serialize(reply)
+            payload = raw_bytes(reply) if self._serialize is None else self._serialize(reply)
         except Exception as error:
             raise BadStubData(f"{self.method}: the {what} cannot be serialised: {then}: {error}") from error
         if len(payload) > self._max_payload:

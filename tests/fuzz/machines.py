@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from rpc_async.core.assembly import PIECE_MEMORY, Assembly
+from rpc_async.core.assembly import BUFFER_MEMORY, Assembly
 from rpc_async.core.client_session import ClientSession
 from rpc_async.core.frames import MAX_PAYLOAD, Frame, FrameKind, ProtocolError
 from rpc_async.core.link import FRAME_COST, FRAME_MEMORY, Link, _Large
@@ -60,10 +60,10 @@ def check_readers(data: bytes) -> None:
 
 def check_assembly(assembly: Assembly) -> None:
     """What an assembly says that it holds is what it holds."""
-    held = [partial for partial in assembly._partial.values() if partial.wanted]
-    size = sum(len(piece) + PIECE_MEMORY for partial in held for piece in partial.pieces)
-    assert assembly.held_bytes == size
-    assert all(not partial.pieces for partial in assembly._partial.values() if not partial.wanted)
+    partials = assembly._partial.values()
+    held = [partial for partial in partials if partial._buffer is not None]
+    assert assembly.held_bytes == sum(partial.so_far + BUFFER_MEMORY for partial in held)
+    assert all(partial.wanted for partial in held)
 
 
 def check_link(link: Link) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
@@ -376,19 +378,33 @@ def test_large_requests_that_have_not_arrived_whole_can_be_thrown_away() -> None
         (FrameKind.WATCH, 1, b""),
     ]
     assert list(theirs.receive(frames)) == []
-    assert theirs.held == theirs.assembly.held_bytes == 100 + assembly.PIECE_MEMORY
+    assert theirs.held == theirs.assembly.held_bytes == 100 + assembly.BUFFER_MEMORY
     assert theirs.relieve() == [1]
     assert theirs.held == 0
     assert list(theirs.receive([(FrameKind.PIECE, 1, LARGE[100:]), (FrameKind.PIECE, 2, LARGE)])) == []
     assert not theirs._early
 
 
-def test_small_pieces_take_the_room_that_they_take_in_memory() -> None:
+def test_a_large_frame_takes_the_memory_that_has_come_and_no_more() -> None:
     it = Assembly(10_000)
-    it.start(1, 1, start(1, 80_000), (1,))
+    it.start(1, 1, start(1, 80_000_000), (1,))
+    for so_far in range(1, 2000):
+        assert it.piece(1, b"x") is None
+        assert it.held_bytes == so_far + assembly.BUFFER_MEMORY
     with pytest.raises(ProtocolError, match="take more than"):
-        for _ in range(200):
-            it.piece(1, b"x")
+        it.piece(1, bytes(8_000))
+
+
+@pytest.mark.parametrize("size", [80_000, assembly.RESERVE_AT, 3_000_000, assembly.RESERVE + 1])
+def test_a_large_frame_is_put_together_from_pieces_of_any_size(size: int) -> None:
+    it = Assembly(2 * assembly.RESERVE)
+    it.start(1, 1, start(1, size), (1,))
+    whole = random.Random(size).randbytes(size)
+    ends = [0, 1, 70_000, *range(75_000, size, 777_777), size]
+    for begin, end in pairwise(ends[:-1]):
+        assert it.piece(1, whole[begin:end]) is None
+    assert it.piece(1, whole[ends[-2] :]) == (1, 1, whole)
+    assert it.held_bytes == 0
 
 
 def test_a_session_that_has_ended_holds_nothing() -> None:
