@@ -265,7 +265,7 @@ class Streams:
             with lock:
                 if not link.wants_to_send:
                     return None
-                frames = link.take()
+                frames = link.take(self._loop.time())
             self._woken = True
             return encode_request(frames, link.ack())
 
@@ -281,7 +281,7 @@ class Streams:
                     raise ProtocolError("an Opened in the middle of a stream")
                 blocked = link.blocked
                 with lock:
-                    link.arrived(len(frames), len(data), ack)
+                    link.arrived(len(frames), len(data), ack, self._loop.time())
                 for begin in range(0, len(frames), CHUNK):
                     if begin:
                         await asyncio.sleep(0)

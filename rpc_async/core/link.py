@@ -8,7 +8,8 @@ The owner pushes frames, asks `take()` for what to send now, and tells what arri
 for each batch, `resume` after a cut. The layer above never sees a cut.
 
 Large frames go in pieces (`START`, `PIECE` ...), cut when they are taken. In a causal link what was pushed after a
-large frame waits for it; else the pieces take turns with the frames that come later, and with each other.
+large frame waits for it; else the pieces take turns with the frames that come later, and with each other. How many
+may be on their way is for `pacing.py`. Time is passed in, in seconds of any clock that only goes forward.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from rpc_async.core.frames import MAX_PAYLOAD, Frame, FrameKind, ProtocolError
+from rpc_async.core.pacing import Pacer
 
 __all__ = ["MAX_BATCH", "WINDOW", "WINDOW_FRAMES", "Link"]
 
@@ -35,8 +37,8 @@ WINDOW_FRAMES: Final = 65_536
 """Frames that may be sent and not acknowledged."""
 ACK_FRAMES: Final = 1024
 """A side acknowledges at the latest when this many frames have arrived that it has not acknowledged yet."""
-ACK_BYTES: Final = 256 * 1024
-"""The same in bytes: far below the window, so that a sender need not stop."""
+ACK_BYTES: Final = MAX_PAYLOAD
+"""The same in bytes: each piece is acknowledged, since a sender of large frames may wait for that."""
 TRANSFERS: Final = 4
 """Large frames that take turns at a time; the others wait. It bounds what the receiver must put together."""
 MAX_EMPTY: Final = 100
@@ -78,7 +80,7 @@ class Link:
     """One side of a session's link."""
 
     __slots__ = (
-        "_again", "_again_bytes", "_again_frames", "_begun_bytes", "_causal", "_empty", "_large", "_queue",
+        "_again", "_again_bytes", "_again_frames", "_begun_bytes", "_causal", "_empty", "_large", "_pacer", "_queue",
         "_queued_large", "_retained", "_retained_bytes", "_sent", "_told", "_unacknowledged_bytes", "_unfinished",
         "acknowledged", "queued_bytes", "received",
     )  # fmt: skip
@@ -90,6 +92,7 @@ class Link:
         self._queued_large = 0
         self._large: deque[_Large] = deque()
         self._unfinished: dict[int, _Large] = {}  # all of them, wherever they wait, by their calls
+        self._pacer = Pacer()
         self._begun_bytes = 0  # what was taken of them: it stays in memory until the last piece is
         self._retained: deque[_Batch] = deque()
         self._retained_bytes = 0
@@ -158,6 +161,7 @@ class Link:
         """Let go of everything that was pushed. Nothing is sent any more, and `resume` must not be called."""
         for items in (self._queue, self._large, self._retained, self._again, self._unfinished):
             items.clear()
+        self._pacer.cut()
         self._queued_large = 0
         self.queued_bytes = self._begun_bytes = self._retained_bytes = self._again_bytes = self._again_frames = 0
         self.acknowledged = self._sent
@@ -165,7 +169,7 @@ class Link:
     @property
     def wants_to_send(self) -> bool:
         """Whether `take` has something to give, or an acknowledgement is due."""
-        return bool((self._queue or self._large) and self.ready) or bool(self._again) or self.ack_due
+        return self._takeable or bool(self._again) or self.ack_due
 
     @property
     def full(self) -> bool:
@@ -195,9 +199,25 @@ class Link:
         return self._retained_bytes < WINDOW and self._sent - self.acknowledged < WINDOW_FRAMES
 
     @property
+    def _takeable(self) -> bool:
+        if not self.ready:
+            return False
+        if self._queue and not self._held_up:
+            return True
+        return bool(self._large) and self._pacer.room
+
+    @property
+    def _held_up(self) -> bool:
+        """Whether the queue begins with a piece that must wait, and everything after it with it."""
+        if not self._queued_large or self._pacer.room or not self._causal:
+            return False
+        item = self._queue[0]
+        return isinstance(item, _Large) and item.remaining > 0
+
+    @property
     def blocked(self) -> bool:
         """Whether something waits for an acknowledgement before it can be sent."""
-        return bool(self._queue or self._large) and not self.ready
+        return bool(self._queue or self._large) and not self._takeable
 
     @property
     def ack_due(self) -> bool:
@@ -253,7 +273,7 @@ class Link:
         self._queue = kept
         return taken
 
-    def take(self) -> list[Frame]:
+    def take(self, now: float) -> list[Frame]:
         """Return the frames of the next batch, which are kept until they are acknowledged; maybe none.
 
         The caller sends them with `ack()`.
@@ -270,22 +290,26 @@ class Link:
         count = len(queue)
         size = self.queued_bytes + FRAME_COST * count
         if count > MAX_BATCH_FRAMES or size > MAX_BATCH or self._queued_large or self._large:
-            return self._first(*self._gather())
+            frames, size = self._gather()
+            self._first(frames, size)
+            self._pacer.sent(self._sent, now)
+            return frames
         frames = list(queue)  # the common case, in C
         queue.clear()
         self.queued_bytes = 0
-        return self._first(frames, size)  # type: ignore[arg-type]
+        self._first(frames, size)  # type: ignore[arg-type]
+        return frames  # type: ignore[return-value]
 
     def _gather(self) -> tuple[list[Frame], int]:
         frames: list[Frame] = []
         size = 0
-        while self._queue and size < MAX_BATCH and len(frames) < MAX_BATCH_FRAMES:
+        while self._queue and size < MAX_BATCH and len(frames) < MAX_BATCH_FRAMES and not self._held_up:
             frame = self._next()
             if frame is not None:
                 frames.append(frame)
                 size += len(frame[2]) + FRAME_COST
         for _ in range(1 if frames else 2):  # where small frames wait too, the batch stays short
-            if self._large:
+            if self._large and self._pacer.room:
                 transfer = self._large.popleft()
                 piece = self._piece(transfer)
                 if transfer.remaining:
@@ -316,16 +340,16 @@ class Link:
     def _piece(self, large: _Large) -> Frame:
         frame = large.piece()
         self._begun_bytes += len(frame[2])
+        self._pacer.taken(len(frame[2]))
         if not large.remaining:
             self._begun_bytes -= large.taken
             del self._unfinished[large.number]
         return frame
 
-    def _first(self, frames: list[Frame], size: int) -> list[Frame]:
+    def _first(self, frames: list[Frame], size: int) -> None:
         if frames:
             self._sent += len(frames)
             self._retain(_Batch(frames, size))
-        return frames
 
     def _retain(self, batch: _Batch) -> None:
         self._retained.append(batch)
@@ -339,12 +363,16 @@ class Link:
 
     # -- receiving --------------------------------------------------------------------------------------
 
-    def acknowledge(self, count: int) -> None:
+    def acknowledge(self, count: int, now: float) -> None:
         """The other side has acknowledged `count` frames in all.
 
         Raises:
             ProtocolError: It cannot have: so many were never sent; or it has taken an acknowledgement back.
         """
+        self._release(count)
+        self._pacer.acknowledged(count, now)
+
+    def _release(self, count: int) -> None:
         sent = self._sent - self._again_frames
         if not self.acknowledged <= count <= sent:
             raise _impossible(count, self.acknowledged, sent)
@@ -362,7 +390,7 @@ class Link:
                 return
             new -= len(batch.frames)
 
-    def arrived(self, count: int, size: int, ack: int) -> None:
+    def arrived(self, count: int, size: int, ack: int, now: float) -> None:
         """A batch of `count` frames and `size` bytes has arrived, with an acknowledgement.
 
         Raises:
@@ -375,7 +403,7 @@ class Link:
             if self._empty > MAX_EMPTY:
                 raise ProtocolError(f"more than {MAX_EMPTY} empty batches in a row")
         if ack != self.acknowledged:
-            self.acknowledge(ack)
+            self.acknowledge(ack, now)
         self.received += count
         self._unacknowledged_bytes += size
 
@@ -392,11 +420,12 @@ class Link:
         self._retained.extend(self._again)  # two cuts in a row: not all was sent again
         self._retained_bytes += self._again_bytes
         self._again, self._again_frames = deque(), 0
-        self.acknowledge(count)
+        self._release(count)
         self._again, self._retained = self._retained, deque()
         self._again_bytes, self._retained_bytes = self._retained_bytes, 0
         self._again_frames = sum(len(batch.frames) for batch in self._again)
         self._empty = 0
+        self._pacer.cut()
 
 
 def _impossible(count: int, least: int, most: int) -> ProtocolError:

@@ -197,7 +197,7 @@ class ServedSession:
                 await asyncio.sleep(0)
             chunk = frames[begin : begin + CHUNK]
             # A stream can be cut between two chunks: what was not heard has not arrived, and comes again.
-            link.arrived(len(chunk), 0 if begin else size, ack)
+            link.arrived(len(chunk), 0 if begin else size, ack, self.loop.time())
             self._hear_all(chunk)
             pump.flush()
             self._weigh()
@@ -220,7 +220,7 @@ class ServedSession:
             if self._sent is not None and link.queued_bytes == 0:
                 self._sent.set()
             return None
-        frames = link.take()
+        frames = link.take(self.loop.time())
         return encode_response(frames, link.ack())
 
     def wake(self) -> None:

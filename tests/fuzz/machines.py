@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -80,6 +81,7 @@ def check_link(link: Link) -> None:
     size = sum(len(frame[2]) + FRAME_COST for frame in kept)
     assert link._retained_bytes + link._again_bytes == size
     assert link._again_frames == sum(len(batch.frames) for batch in link._again)
+    assert link._pacer._in_flight == sum(batch.size for batch in link._pacer._flight)
     queued = link.queued_bytes + link._begun_bytes
     assert link.held == queued + size + FRAME_MEMORY * (len(kept) + len(link._queue))
 
@@ -99,7 +101,7 @@ def check_server(frames: list[Frame], data: st.DataObject) -> None:
     try:
         for frame in frames:
             before = machine.begun
-            machine.link.arrived(1, len(frame[2]), machine.link.acknowledged)
+            machine.link.arrived(1, len(frame[2]), machine.link.acknowledged, 0)
             for told in machine.receive([frame]):
                 if told.kind in (FrameKind.CALL, FrameKind.CALL_WITH_HEAD):
                     assert told.method.isprintable()
@@ -116,7 +118,7 @@ def check_server(frames: list[Frame], data: st.DataObject) -> None:
             if machine.calls and ends:
                 size = data.draw(st.sampled_from([0, 10, MAX_PAYLOAD + 1, 3 * MAX_PAYLOAD]))
                 machine.end(next(iter(machine.calls)), FrameKind.REPLY, bytes(size))
-                machine.link.take()
+                machine.link.take(0)
             if not data.draw(st.integers(0, 9)):
                 for number in machine.relieve():
                     machine.refuse(number, FrameKind.FAULT, b"")
@@ -139,7 +141,7 @@ def check_client(frames: list[Frame], data: st.DataObject) -> None:
     ended: set[str] = set()
     try:
         for frame in frames:
-            machine.link.arrived(1, len(frame[2]), machine.link.acknowledged)
+            machine.link.arrived(1, len(frame[2]), machine.link.acknowledged, 0)
             for call, (kind, _, _) in machine.receive([frame]):
                 assert call not in ended
                 if kind not in (FrameKind.CANCEL_NOTE, FrameKind.PROGRESS):
@@ -149,7 +151,7 @@ def check_client(frames: list[Frame], data: st.DataObject) -> None:
             check_link(machine.link)
             what = data.draw(st.integers(0, 4))
             if what == 0:
-                machine.link.take()
+                machine.link.take(0)
             elif what == 1:
                 machine.abort(data.draw(st.integers(1, 4)))
             if machine.closed:
@@ -177,7 +179,7 @@ def check_acks(acks: list[tuple[str, int]], data: st.DataObject) -> None:
         if what == "push":
             link.push(1, number, bytes(count % 5 * 20_000))
         elif what == "take":
-            link.take()
+            link.take(number)
         elif what == "drop":
             link.drop(count)
         elif what == "withdraw":
@@ -186,7 +188,7 @@ def check_acks(acks: list[tuple[str, int]], data: st.DataObject) -> None:
             sent = link._sent - (0 if what == "resume" else link._again_frames)
             allowed = link.acknowledged <= count <= sent
             before = link.acknowledged, link.held, link._sent
-            act = {"ack": link.acknowledge, "resume": link.resume}[what]
+            act = link.resume if what == "resume" else partial(link.acknowledge, now=number)
             if allowed:
                 act(count)
                 assert link.acknowledged == count

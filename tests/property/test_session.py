@@ -15,6 +15,11 @@ Batch = tuple[list[Frame], int]
 SIZES = st.sampled_from([0, 1, 100, MAX_PAYLOAD, MAX_PAYLOAD + 1, 3 * MAX_PAYLOAD])
 
 
+def size_of(frames: list[Frame]) -> int:
+    """Bytes that a batch takes, about: as in the message that carries it."""
+    return sum(len(payload) + 4 for _, _, payload in frames)
+
+
 class SessionMachine(RuleBasedStateMachine):
     """A client's machine, a server's, and batches in flight."""
 
@@ -64,18 +69,18 @@ class SessionMachine(RuleBasedStateMachine):
     @rule()
     def client_sends(self) -> None:
         if self.client.link.wants_to_send:
-            self.to_server.append((self.client.link.take(), self.client.link.ack()))
+            self.to_server.append((self.client.link.take(self.now), self.client.link.ack()))
 
     @rule()
     def server_sends(self) -> None:
         if self.server.link.wants_to_send:
-            self.to_client.append((self.server.link.take(), self.server.link.ack()))
+            self.to_client.append((self.server.link.take(self.now), self.server.link.ack()))
 
     @rule()
     def server_hears(self) -> None:
         if self.to_server:
             frames, ack = self.to_server.popleft()
-            self.server.link.arrived(len(frames), 1, ack)
+            self.server.link.arrived(len(frames), size_of(frames), ack, self.now)
             for told in self.server.receive(frames):
                 if told.kind in (FrameKind.CALL, FrameKind.CALL_WITH_HEAD):
                     assert len(told.payload) == self.sizes[told.number]
@@ -91,10 +96,14 @@ class SessionMachine(RuleBasedStateMachine):
     def client_hears(self) -> None:
         if self.to_client:
             frames, ack = self.to_client.popleft()
-            self.client.link.arrived(len(frames), 1, ack)
+            self.client.link.arrived(len(frames), size_of(frames), ack, self.now)
             for _, (kind, number, _) in self.client.receive(frames):
                 if kind == FrameKind.REPLY:
                     self.settled.append(number)
+
+    @rule(seconds=st.sampled_from([2**-10, 2**-3, 8]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
 
     @rule()
     def cut(self) -> None:

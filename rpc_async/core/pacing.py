@@ -1,0 +1,101 @@
+"""How much of the large frames may be on its way, so that small ones do not wait behind it.
+
+What was sent is overtaken by nothing: a small frame waits for all that was sent before it and has not arrived. So no
+more pieces are sent than keep the way busy. How many that is shows in how long their acknowledgements take: as soon as
+it is longer than the way itself takes, pieces lie about somewhere (in a socket, or with a peer that is busy), and fewer
+do just as well. The model is congestion control by delay (TCP Vegas; LEDBAT, RFC 6817).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Final, NamedTuple
+
+from rpc_async.core.frames import MAX_PAYLOAD
+
+__all__ = ["Pacer"]
+
+MOST: Final = 4 * 1024 * 1024
+"""Bytes of pieces that may be on their way at the most."""
+LEAST: Final = 256 * 1024
+"""Bytes of pieces that may always be on their way. The other side acknowledges each (`link.ACK_BYTES`)."""
+AT_FIRST: Final = 512 * 1024
+"""Bytes of pieces that may be on their way before anything is known of it."""
+STEP: Final = 64 * 1024
+"""Bytes more after each round trip, once it was too much."""
+ROUND_TRIPS: Final = 2.0
+"""Times the shortest round trip seen that an acknowledgement may take: half of it is the way, half is lying about."""
+SLACK: Final = 0.0005
+"""Seconds that it may take beside that: what an event loop's turn takes."""
+
+
+class _Sent(NamedTuple):
+    count: int
+    """Frames that are sent in all, with the batch's."""
+    size: int
+    """Bytes of pieces in the batch."""
+    at: float
+
+
+class Pacer:
+    """Says when the next piece may be taken. Times are in seconds, of any clock that only goes forward."""
+
+    __slots__ = ("_batch", "_flight", "_in_flight", "_reduced_at", "_searching", "_shortest", "_window")
+
+    def __init__(self) -> None:
+        self._window: float = AT_FIRST
+        self._searching = True
+        self.cut()
+
+    def cut(self) -> None:
+        """The stream has ended: nothing is on its way, and the next one may be another way."""
+        self._flight: deque[_Sent] = deque()
+        self._in_flight = 0
+        self._batch = 0
+        self._shortest = math.inf
+        self._reduced_at = -math.inf
+
+    @property
+    def room(self) -> bool:
+        """Whether another piece may be taken."""
+        return self._in_flight < self._window
+
+    def taken(self, size: int) -> None:
+        """A piece of `size` bytes goes into the next batch."""
+        self._in_flight += size
+        self._batch += size
+
+    def sent(self, count: int, now: float) -> None:
+        """The batch with what was taken is on its way, and `count` frames are sent in all."""
+        if self._batch:
+            self._flight.append(_Sent(count, self._batch, now))
+            self._batch = 0
+
+    def acknowledged(self, count: int, now: float) -> None:
+        """`count` frames have arrived in all."""
+        flight = self._flight
+        if not flight or flight[0].count > count:
+            return
+        in_use = self._in_flight + MAX_PAYLOAD > self._window
+        arrived, sample = 0, None
+        while flight and flight[0].count <= count:
+            batch = flight.popleft()
+            arrived += batch.size
+            if batch.size >= MAX_PAYLOAD:  # the acknowledgement of less may have waited for more to come
+                sample = batch
+        self._in_flight -= arrived
+        if sample is not None:
+            self._adapt(sample.at, now, arrived if in_use else 0)
+
+    def _adapt(self, sent_at: float, now: float, arrived: int) -> None:
+        taken = now - sent_at
+        self._shortest = min(self._shortest, taken)
+        bound = ROUND_TRIPS * self._shortest + SLACK
+        if taken <= bound:
+            more = arrived if self._searching else STEP * arrived / self._window
+            self._window = min(self._window + more, MOST)
+        elif sent_at >= self._reduced_at:  # once a round trip: what was sent before tells nothing new
+            self._window = max(self._window * max(bound / taken, 0.5), LEAST)
+            self._reduced_at = now
+            self._searching = False
