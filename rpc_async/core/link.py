@@ -294,11 +294,11 @@ class Link:
             self._first(frames, size)
             self._pacer.sent(self._sent, now)
             return frames
-        frames = list(queue)  # the common case, in C
+        frames = list(queue)  # type: ignore[arg-type]  # the common case, in C
         queue.clear()
         self.queued_bytes = 0
-        self._first(frames, size)  # type: ignore[arg-type]
-        return frames  # type: ignore[return-value]
+        self._first(frames, size)
+        return frames
 
     def _gather(self) -> tuple[list[Frame], int]:
         frames: list[Frame] = []

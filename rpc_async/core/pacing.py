@@ -31,7 +31,7 @@ SLACK: Final = 0.0005
 
 
 class _Sent(NamedTuple):
-    count: int
+    frames: int
     """Frames that are sent in all, with the batch's."""
     size: int
     """Bytes of pieces in the batch."""
@@ -75,11 +75,11 @@ class Pacer:
     def acknowledged(self, count: int, now: float) -> None:
         """`count` frames have arrived in all."""
         flight = self._flight
-        if not flight or flight[0].count > count:
+        if not flight or flight[0].frames > count:
             return
         in_use = self._in_flight + MAX_PAYLOAD > self._window
         arrived, sample = 0, None
-        while flight and flight[0].count <= count:
+        while flight and flight[0].frames <= count:
             batch = flight.popleft()
             arrived += batch.size
             if batch.size >= MAX_PAYLOAD:  # the acknowledgement of less may have waited for more to come

@@ -129,8 +129,7 @@ def test_small_frames_wait_for_pieces_that_wait_in_a_causal_link_only(causal: bo
         sent += len(link.take(0))
     assert link.blocked
     link.push(1, 2, b"small")
-    assert link.blocked is causal
-    assert link.wants_to_send is not causal
+    assert (link.blocked, link.wants_to_send) == (causal, not causal)
     assert link.take(0) == ([] if causal else [(1, 2, b"small")])
     link.acknowledge(sent, 1)
     assert len(link.take(1)) > 1
