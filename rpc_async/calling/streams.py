@@ -38,8 +38,9 @@ __all__ = ["Session", "Streams", "why_not_opened"]
 
 _LOGGER: Final = logging.getLogger("rpc_async.calling")
 
-CHUNK: Final = 64
-"""Frames that are heard before the writer gets its turn: so what they lead to is on its way while the rest is heard."""
+MIN_CHUNK: Final = 4
+MAX_CHUNK: Final = 128
+"""Frames that are heard, at the least and at the most, before the writer gets its turn: see `_chunk`."""
 FLUSH_TIMEOUT: Final = 0.5
 """Seconds that closing a channel takes at the most to tell the server so."""
 
@@ -282,10 +283,11 @@ class Streams:
                 blocked = link.blocked
                 with lock:
                     link.arrived(len(frames), len(data), ack, self._loop.time())
-                for begin in range(0, len(frames), CHUNK):
+                chunk = _chunk(len(machine.outstanding))
+                for begin in range(0, len(frames), chunk):
                     if begin:
                         await asyncio.sleep(0)
-                    hear(machine, frames[begin : begin + CHUNK])
+                    hear(machine, frames[begin : begin + chunk])
                 if blocked or link.ack_due:
                     pump.flush_soon()
         finally:
@@ -307,6 +309,15 @@ class Streams:
         self._task.cancel()
         await asyncio.wait((self._task,))
         self.connectivity.change(grpc.ChannelConnectivity.SHUTDOWN)
+
+
+def _chunk(outstanding: int) -> int:
+    """Return how many frames to hear before the writer gets its turn, where so many calls are outstanding.
+
+    Half of them: so the calls that follow on the first half are on their way while the second half is heard, and client
+    and server work at the same time, each on its half.
+    """
+    return min(max((outstanding + 1) // 2, MIN_CHUNK), MAX_CHUNK)
 
 
 async def _end_of(stream: Stream) -> Fault:

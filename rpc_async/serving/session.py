@@ -50,8 +50,9 @@ __all__ = [
     "session_key",
 ]
 
-CHUNK: Final = 64
-"""Frames that are heard before the writer gets its turn: so the client has work while the rest is heard."""
+CHUNK: Final = 128
+"""Frames that are heard before the writer gets its turn: so the client has work while the rest is heard. Fewer are for
+the client to send."""
 FULL: Final = 256 * 1024 * 1024
 """Bytes of outcomes that wait to be sent: while there are more, that client's new calls are refused. Reading
 must go on: what the client reads, it acknowledges in what it sends."""
