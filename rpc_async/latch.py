@@ -7,6 +7,7 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from typing import Any, Final
 
 from rpc_async.errors import InvalidAsyncCall
@@ -109,26 +110,42 @@ class Latch(ABC):
         finally:
             self._unsubscribe(event.set)
 
-    def _wait_here(self) -> Generator[Any, None, None]:
-        """Wait on the running event loop: `yield from` it in an `__await__`."""
+    def _future(self) -> asyncio.Future[None] | None:
+        """Return a future of the running event loop that is done when it has happened; None if it has already.
+
+        Whoever does not wait for it any more gives it to `_abandon`.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        waiter: Waiter = future
-        if loop is not self._mailbox.loop:
+        return future if self._subscribe(future if loop is self._mailbox.loop else _Elsewhere(self, future)) else None
 
-            def wake() -> None:
-                try:
-                    loop.call_soon_threadsafe(_set, future)
-                except RuntimeError:
-                    _LOGGER.warning("%r: the event loop that waited for it is closed", self)
+    def _abandon(self, future: asyncio.Future[None]) -> None:
+        """The wait was cancelled, and that is all that was (C11)."""
+        self._unsubscribe(future if future.get_loop() is self._mailbox.loop else _Elsewhere(self, future))
 
-            waiter = wake
-        if self._subscribe(waiter):
+    def _wait_here(self) -> Generator[Any, None, None]:
+        """Wait on the running event loop: `yield from` it in an `__await__`."""
+        future = self._future()
+        if future is not None:
             try:
                 yield from future
-            except BaseException:  # the wait was cancelled, and that is all that was (C11)
-                self._unsubscribe(waiter)
+            except BaseException:
+                self._abandon(future)
                 raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Elsewhere:
+    """Wakes whoever waits on another event loop than the mailbox's."""
+
+    latch: Latch
+    future: asyncio.Future[None]
+
+    def __call__(self) -> None:
+        try:
+            self.future.get_loop().call_soon_threadsafe(_set, self.future)
+        except RuntimeError:
+            _LOGGER.warning("%r: the event loop that waited for it is closed", self.latch)
 
 
 class Change(Latch):

@@ -201,8 +201,14 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
 
         `asyncio.CancelledError` out of it means that your own task was cancelled; the call stays outstanding.
         """
-        if self._machine.outcome is None:
-            yield from self._wait_here()
+        if self._machine.outcome is None:  # as `_wait_here`, which would be one more generator for each call
+            future = self._future()
+            if future is not None:
+                try:
+                    yield from future
+                except BaseException:
+                    self._abandon(future)
+                    raise
         return self.complete()
 
     def add_done_callback(self, callback: Callable[[Any], object]) -> None:

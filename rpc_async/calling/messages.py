@@ -94,7 +94,7 @@ class Method:
             )
         try:
             payload = raw_bytes(request) if self._serialize is None else self._serialize(request)
-            size = memoryview(payload).nbytes
+            size = len(payload) if type(payload) is bytes else memoryview(payload).nbytes
         except Exception as error:
             raise BadStubData(f"{self._method}: the message cannot be serialised; it was not sent: {error}") from error
         if size > self._channel.max_payload:

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 from rpc_async.core.outcome import Progress
 from rpc_async.status import CancelReason, RpcStatus
 
-__all__ = ["ServerCallMachine", "ServerEvent", "ServerState", "ServerStep"]
+__all__ = ["ServerCallMachine", "ServerState", "ServerStep"]
 
 
 class ServerState(IntEnum):
@@ -34,19 +34,6 @@ class ServerState(IntEnum):
     """Nobody waits. The manager still owes an answer, which will be dropped."""
     SETTLED = 3
     """The server handle is destroyed."""
-
-
-class ServerEvent(IntEnum):
-    """What ends the manager's part of a call."""
-
-    COMPLETE = 0
-    """`complete(reply)`."""
-    ABORT = 1
-    """`abort(code)`."""
-    RAISE = 2
-    """An exception came out of the manager routine (S7)."""
-    FORGET = 3
-    """The routine has returned and nobody holds the handle any more (S14)."""
 
 
 class ServerStep(NamedTuple):
@@ -65,23 +52,25 @@ class ServerStep(NamedTuple):
 
 _R, _C, _O, _S = ServerState
 _OK, _LATE, _GONE = RpcStatus.OK, RpcStatus.CALL_CANCELLED, RpcStatus.INVALID_ASYNC_HANDLE
-_ENDINGS: Final[dict[tuple[ServerState, ServerEvent], ServerStep]] = {
-    **{(state, event): ServerStep(_S, _OK, deliver=True, changed=True) for state in (_R, _C) for event in ServerEvent},
-    **{(_O, event): ServerStep(_S, _LATE, changed=True) for event in ServerEvent},  # S11
-    **{(_S, event): ServerStep(_S, _GONE) for event in ServerEvent},  # S4
-}
-_ASKED: Final[dict[ServerState, ServerStep]] = {
-    _R: ServerStep(_C, _OK, changed=True),
-    _C: ServerStep(_C, _OK),
-    _O: ServerStep(_O, _LATE),
-    _S: ServerStep(_S, _GONE),
-}
-_ORPHANED: Final[dict[ServerState, ServerStep]] = {
-    _R: ServerStep(_O, _OK, release=True, changed=True),
-    _C: ServerStep(_O, _OK, release=True, changed=True),
-    _O: ServerStep(_O, _LATE),
-    _S: ServerStep(_S, _GONE),
-}
+# A table for each kind of event, by the state that it finds: RUNNING, CANCEL_REQUESTED, ORPHANED, SETTLED.
+_ENDED: Final = (
+    ServerStep(_S, _OK, deliver=True, changed=True),
+    ServerStep(_S, _OK, deliver=True, changed=True),
+    ServerStep(_S, _LATE, changed=True),  # S11
+    ServerStep(_S, _GONE),  # S4
+)
+_ASKED: Final = (
+    ServerStep(_C, _OK, changed=True),
+    ServerStep(_C, _OK),
+    ServerStep(_O, _LATE),
+    ServerStep(_S, _GONE),
+)
+_ORPHANED: Final = (
+    ServerStep(_O, _OK, release=True, changed=True),
+    ServerStep(_O, _OK, release=True, changed=True),
+    ServerStep(_O, _LATE),
+    ServerStep(_S, _GONE),
+)
 
 
 class ServerCallMachine:
@@ -100,9 +89,13 @@ class ServerCallMachine:
         """Why the call was cancelled, if it was (S13). What orphans a call outranks a request."""
         return self.cancels[-1] if self.cancels else None
 
-    def end(self, event: ServerEvent) -> ServerStep:
-        """The manager's part ends. Whoever ended it is told the step's verdict."""
-        step = _ENDINGS[self.state, event]
+    def end(self) -> ServerStep:
+        """The manager's part ends, and whoever ended it is told the step's verdict.
+
+        By `complete` or `abort`, by what came out of the routine (S7), or since nobody holds the handle any more (S14):
+        it is one event, with the outcome that goes with it.
+        """
+        step = _ENDED[self.state]
         self.state = step.state
         return step
 

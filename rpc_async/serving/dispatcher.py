@@ -23,6 +23,9 @@ __all__ = ["Dispatcher"]
 
 _LOGGER: Final = logging.getLogger("rpc_async.serving")
 
+_INLINE: Final = RoutineKind.INLINE  # an enumeration's members are looked up by a function
+_TASK: Final = RoutineKind.TASK
+
 Routine = Callable[[Any, ServerCall[Any]], Any]
 
 
@@ -102,13 +105,13 @@ class Dispatcher:
         """Start a call's manager routine where its kind runs."""
         handle = handle_type(record)
         record.hold(handle)
-        if kind is RoutineKind.INLINE:
+        if kind is _INLINE:
             token = running_record.set(record)
             try:
                 _run(record, routine, request, handle)
             finally:
                 running_record.reset(token)
-        elif kind is RoutineKind.TASK:
+        elif kind is _TASK:
             task = _start_task(self._run_task(record, routine, request, handle), self.loop)
             if not task.done():
                 self._tasks[record] = task  # the loop itself holds tasks only weakly

@@ -11,7 +11,7 @@ import grpc.aio
 
 from rpc_async.core.outcome import Fault, Outcome, fault
 from rpc_async.core.pipe import Pipes
-from rpc_async.core.server_call import ServerCallMachine, ServerEvent, ServerState
+from rpc_async.core.server_call import ServerCallMachine, ServerState
 from rpc_async.errors import BadStubData, PipeDisciplineError
 from rpc_async.mailbox import Mailbox
 from rpc_async.notification.targets import Target
@@ -219,7 +219,7 @@ class PipeRecord(NativeCall):
         return True
 
     def _fail(self, failure: Fault) -> None:
-        step = self._end(ServerEvent.ABORT)
+        step = self._end()
         if step.verdict is not RpcStatus.INVALID_ASYNC_HANDLE:
             self._settle(step, failure)
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from rpc_async.core.notices import Gate, Notice, has_happened
-from rpc_async.core.server_call import ServerCallMachine, ServerEvent, ServerState
+from rpc_async.core.server_call import ServerCallMachine, ServerState
 from rpc_async.status import CancelReason, Notifications, RpcStatus
 
 KINDS = [Notifications.CLIENT_DISCONNECT, Notifications.CALL_CANCEL]
@@ -43,9 +43,9 @@ class NoticesMachine(RuleBasedStateMachine):
     def orphan(self, reason: CancelReason) -> None:
         self.changed(reason, self.call.orphan(reason).changed)
 
-    @rule(event=st.sampled_from(ServerEvent))
-    def end(self, event: ServerEvent) -> None:
-        self.call.end(event)
+    @rule()
+    def end(self) -> None:
+        self.call.end()
 
     @rule(kind=st.sampled_from(KINDS))
     def subscribe(self, kind: Notifications) -> None:

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from rpc_async.core.client_call import ClientCall, ClientStep
 from rpc_async.core.outcome import Outcome, Reply, fault
-from rpc_async.core.server_call import ServerCallMachine, ServerEvent, ServerState
+from rpc_async.core.server_call import ServerCallMachine, ServerState
 from rpc_async.status import CancelReason, RpcStatus
 
 
@@ -41,13 +41,13 @@ class PairMachine(RuleBasedStateMachine):
         reason = CancelReason.CLIENT_ABORTED
         self.carry(self.client.abort(fault(RpcStatus.CALL_CANCELLED, "", cancel_reason=reason)))
 
-    @rule(event=st.sampled_from(ServerEvent))
-    def server_ends(self, event: ServerEvent) -> None:
-        step = self.server.end(event)
+    @rule(completes=st.booleans())
+    def server_ends(self, completes: bool) -> None:
+        step = self.server.end()
         if self.accepted is None:
             self.accepted = step.verdict
         if step.deliver:
-            self.to_client.append(Reply("reply") if event is ServerEvent.COMPLETE else fault(1726, event.name))
+            self.to_client.append(Reply("reply") if completes else fault(1726, "it raised"))
 
     @rule()
     def network_carries_to_the_server(self) -> None:
@@ -71,7 +71,7 @@ class PairMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if self.server.state is not ServerState.SETTLED:
-            self.server_ends(ServerEvent.COMPLETE)
+            self.server_ends(True)
         while self.to_server or self.to_client:
             self.network_carries_to_the_server()
             self.network_carries_to_the_client()

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from rpc_async.core.outcome import Progress
-from rpc_async.core.server_call import ServerCallMachine, ServerEvent, ServerState, ServerStep
+from rpc_async.core.server_call import ServerCallMachine, ServerState, ServerStep
 from rpc_async.status import CancelReason, RpcStatus
 
 ORPHANING = [reason for reason in CancelReason if reason is not CancelReason.CLIENT_REQUESTED]
@@ -27,9 +27,9 @@ class ServerMachine(RuleBasedStateMachine):
         assert step.state is self.call.state
         self.heard += step.deliver + step.release
 
-    @rule(event=st.sampled_from(ServerEvent))
-    def end(self, event: ServerEvent) -> None:
-        step = self.call.end(event)
+    @rule()
+    def end(self) -> None:
+        step = self.call.end()
         if self.ended:
             assert step.verdict is RpcStatus.INVALID_ASYNC_HANDLE  # S4
             assert step == ServerStep(ServerState.SETTLED, step.verdict)
