@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self, TypeVar
@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 import grpc
 import grpc.aio
 
+from rpc_async.calling.bare import bare_writer
 from rpc_async.calling.call import AsyncCall, CallDriver
 from rpc_async.core.outcome import Fault, Outcome, Reply, fault
 from rpc_async.core.pipe import Pipes, PipeState
@@ -186,7 +187,7 @@ class PipeCall(AsyncCall[ReplyT]):
     async def _send(self, native: Any, pushes: PushEnd[Any]) -> None:
         try:
             await native.wait_for_connection()
-            write = _writer(native)
+            write = bare_writer(native)
             while (chunk := await pushes.take()) is not None:
                 await write(chunk)
                 pushes.sent()
@@ -214,20 +215,6 @@ class PipeCall(AsyncCall[ReplyT]):
                     native.cancel()
                     return
             pulls.arrived(chunk)
-
-
-def _writer(native: Any) -> Callable[[Any], Awaitable[None]]:
-    """Return what writes a message to gRPC's call.
-
-    If the server ends a call while its client writes, grpc.aio's `write` often puts the code INTERNAL in place of the
-    status that the server gave. What `write` calls does not, but takes bytes only, and not interceptors' messages.
-    """
-    inner = getattr(native, "_cython_call", None)
-    if inner is None or getattr(native, "_request_serializer", None) is not None:
-        write: Callable[[Any], Awaitable[None]] = native.write
-    else:
-        write = inner.send_serialized_message
-    return write
 
 
 class PushCall(Pushing[SentT], PipeCall[ReplyT]):

@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 
 from rpc_async.calling.backoff import Backoff
+from rpc_async.calling.bare import bare_reader, bare_writer
 from rpc_async.calling.call import AsyncCall
 from rpc_async.calling.connectivity import Connectivity
 from rpc_async.core.client_session import ClientSession
@@ -259,7 +260,7 @@ class Streams:
     # -- a stream ---------------------------------------------------------------------------------------
 
     async def _serve(self, stream: Stream, machine: ClientSession[AsyncCall[Any]]) -> None:
-        link, lock, hear = machine.link, self._mailbox.lock, self._owner.hear
+        link, lock, hear, read = machine.link, self._mailbox.lock, self._owner.hear, bare_reader(stream)
 
         def next_batch() -> bytes | None:
             self._woken = False
@@ -270,12 +271,13 @@ class Streams:
             self._woken = True
             return encode_request(frames, link.ack())
 
-        pump = self._pump = Pump(self._loop, stream.write, next_batch)
+        pump = self._pump = Pump(self._loop, bare_writer(stream), next_batch)
         try:
             pump.flush()
             while not machine.closed:
-                data = await stream.read()
+                data = await read()
                 if not isinstance(data, bytes):
+                    await stream.read()  # raises what the stream ended with
                     return
                 opened, ack, frames = read_response(data)
                 if opened is not None:
