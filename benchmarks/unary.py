@@ -39,7 +39,7 @@ _SESSION = (SESSION, SESSION_INLINE, SESSION_THREAD)
 UNARY = (
     *(Case(client, 1) for client in (*_BASELINES, *_NATIVE, *_SESSION)),
     *(Case(client, 100) for client in (*_BASELINES, *_NATIVE, *_SESSION, GO)),
-    *(Case(client, 1000) for client in (RAW, *_SESSION, SESSION_QUEUE)),
+    *(Case(client, 1000) for client in (RAW, *_SESSION, SESSION_QUEUE, GO)),
 )
 SCALING = tuple(
     Case(client, in_flight)
@@ -141,8 +141,7 @@ def row(case: Case, samples: Samples, *, judged: bool) -> Row:
 
 
 def _judge(target: Target, case: Case, against: Client, samples: Samples) -> Verdict:
-    in_flight = 100 if against is GO else case.in_flight
-    rates, others = _rates(samples, case), _rates(samples, Case(against, in_flight))
+    rates, others = _rates(samples, case), _rates(samples, Case(against, case.in_flight))
     return target.judge(None if rates is None or others is None else ratio(rates, others).median)
 
 

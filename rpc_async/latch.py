@@ -18,6 +18,7 @@ __all__ = ["Change", "Latch"]
 Waiter = asyncio.Future[None] | Callable[[], None]
 
 _LOGGER: Final = logging.getLogger("rpc_async")
+_Future: Final = asyncio.Future
 
 
 class Latch(ABC):
@@ -45,7 +46,7 @@ class Latch(ABC):
             self._wake(waiters)
 
     def _wake(self, waiters: Waiter | list[Waiter]) -> None:
-        if isinstance(waiters, asyncio.Future):
+        if isinstance(waiters, _Future):
             if not self._mailbox.here():
                 self._mailbox.post(_set, waiters)
             elif not waiters.done():

@@ -75,7 +75,7 @@ class Dispatcher:
     def leave(self) -> None:
         """Count a call out."""
         self.running -= 1
-        if self.running == 0:
+        if self.draining and not self.running:
             self._idle.set()
 
     def open(self, record: CallRecord) -> bool:
@@ -88,9 +88,7 @@ class Dispatcher:
     def finished(self, record: CallRecord) -> None:
         """A call has settled."""
         self.table.remove(record, self.loop)
-        self.running -= 1
-        if not self.running:
-            self._idle.set()
+        self.leave()
 
     # -- running manager routines -----------------------------------------------------------------------
 

@@ -346,16 +346,14 @@ class CallRecord(ABC):
     def _settle(self, step: ServerStep, outcome: Outcome) -> None:
         if not step.deliver:
             self.status = _cancelled_fault(self.machine.cancel_reason).status
-        elif isinstance(outcome, Fault):
-            self.status = outcome.status
         else:
-            self.status = _OK
-        self._owner.mailbox.run(self._finish, outcome if step.deliver else None)  # a closed loop has no client
+            self.status = outcome.status if isinstance(outcome, Fault) else _OK
+        self._owner.mailbox.run(self._finish, outcome, step.deliver)  # a closed loop has no client
         if self._hooks is not None:
             self._changed()
 
-    def _finish(self, outcome: Outcome | None) -> None:
-        if outcome is not None:
+    def _finish(self, outcome: Outcome, deliver: bool) -> None:
+        if deliver:
             self.deliver(outcome)
         self._owner.finished(self)
 

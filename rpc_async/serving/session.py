@@ -281,20 +281,19 @@ class ServedSession:
             else:
                 self.machine.calls[number] = call
             return
-        codec = target.codec
+        codec, kind, routine = target
         try:
             request = codec.decode(payload)
         except BadStubData as error:
             self.refuse(number, fault(RpcStatus.BAD_STUB_DATA, str(error), executed=False))
             return
-        record = SessionCall(self, number, codec, dispatcher, metadata)
-        self.machine.calls[number] = record
+        self.machine.calls[number] = record = SessionCall(self, number, codec, dispatcher, metadata)
         dispatcher.running += 1
         if timeout is not None:
             record.expire_in(timeout, self.loop)
         if dispatcher.table.expects:
             dispatcher.table.meet(record, self.loop)
-        dispatcher.start(record, target.kind, target.routine, request)
+        dispatcher.start(record, kind, routine, request)
 
     def _about(self, kind: int, number: int, payload: bytes) -> None:
         if kind == _ABORT:
