@@ -131,9 +131,9 @@ class PipeRecord(NativeCall):
             self.pull_end.close()
         super().deliver(outcome)
 
-    def _finish(self, outcome: Outcome | None) -> None:
+    def _finish(self, outcome: Outcome, deliver: bool) -> None:
         self._told = None
-        if outcome is not None:
+        if deliver:
             self.deliver(outcome)
         if self._served:
             self._owner.finished(self)

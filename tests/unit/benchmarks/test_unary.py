@@ -34,7 +34,7 @@ def test_a_row_is_compared_with_raw_in_the_same_rounds() -> None:
     measured = {
         case: samples(90.0, 18.0, 80.0),
         Case(RAW, 1000): samples(5.0, 1.0, 4.0),
-        Case(GO, 100): samples(60.0, 10.0, 50.0),
+        Case(GO, 1000): samples(60.0, 10.0, 50.0),
     }
     found = row(case, measured, judged=True)
     assert found.data["ratio_to_raw"] == {"median": 18.0, "low": 18.0, "high": 20.0}
