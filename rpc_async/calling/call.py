@@ -209,8 +209,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
                 except BaseException:
                     self._abandon(future)
                     raise
-        outcome = self._machine.outcome
-        return outcome.message if type(outcome) is Reply else self.complete()
+        return self.complete()
 
     def add_done_callback(self, callback: Callable[[Any], object]) -> None:
         """Have `callback(call)` called once, on the channel's event loop, when the call has settled (C8).
