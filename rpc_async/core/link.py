@@ -39,6 +39,8 @@ ACK_FRAMES: Final = 1024
 """A side acknowledges at the latest when this many frames have arrived that it has not acknowledged yet."""
 ACK_BYTES: Final = MAX_PAYLOAD
 """The same in bytes: each piece is acknowledged, since a sender of large frames may wait for that."""
+PIECES: Final = 3
+"""Pieces of large frames in a batch that has nothing else."""
 TRANSFERS: Final = 4
 """Large frames that take turns at a time; the others wait. It bounds what the receiver must put together."""
 MAX_EMPTY: Final = 100
@@ -308,7 +310,7 @@ class Link:
             if frame is not None:
                 frames.append(frame)
                 size += len(frame[2]) + FRAME_COST
-        for _ in range(1 if frames else 2):  # where small frames wait too, the batch stays short
+        for _ in range(1 if frames else PIECES):  # where small frames wait too, the batch stays short
             if self._large and self._pacer.room:
                 transfer = self._large.popleft()
                 piece = self._piece(transfer)
