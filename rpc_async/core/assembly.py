@@ -17,6 +17,8 @@ RESERVE_AT: Final = 512 * 1024
 """Bytes of a frame that have come when room is set aside for all of it."""
 RESERVE: Final = 33 * 1024 * 1024
 """Bytes that are set aside at the least: of so many C libraries give addresses only, and no memory until it is used."""
+RESERVATIONS: Final = 8
+"""Frames that room is set aside for at once: twice as many as a sender of ours has on their way. Others just grow."""
 
 
 class _Partial:
@@ -26,7 +28,7 @@ class _Partial:
     system at once: for 16 MiB the loop would stand still for 6 ms and more.
     """
 
-    __slots__ = ("_buffer", "kind", "number", "size", "so_far", "wanted")
+    __slots__ = ("_buffer", "kind", "number", "reserved", "size", "so_far", "wanted")
 
     def __init__(self, kind: int, number: int, size: int) -> None:
         self.kind = kind
@@ -34,6 +36,7 @@ class _Partial:
         self.size = size
         self.so_far = 0
         self.wanted = True
+        self.reserved = False
         self._buffer: BytesIO | None = None
 
     @property
@@ -43,16 +46,19 @@ class _Partial:
 
     def add(self, piece: bytes) -> None:
         """Put the next piece to its place."""
-        before, self.so_far = self.so_far, self.so_far + len(piece)
-        if not self.wanted:
-            return
-        if self._buffer is None:
-            self._buffer = BytesIO()
-        elif before < RESERVE_AT <= self.so_far:
-            so_far = self._buffer.getbuffer()
-            self._buffer = BytesIO(bytes(max(self.size, RESERVE)))
-            self._buffer.write(so_far)
-        self._buffer.write(piece)
+        self.so_far += len(piece)
+        if self.wanted:
+            if self._buffer is None:
+                self._buffer = BytesIO()
+            self._buffer.write(piece)
+
+    def reserve(self) -> None:
+        """Set room aside for all of it."""
+        if self._buffer is not None:
+            reserved = BytesIO(bytes(max(self.size, RESERVE)))
+            reserved.write(self._buffer.getbuffer())
+            self._buffer = reserved
+            self.reserved = True
 
     def whole(self) -> bytes | None:
         """Return the payload of a frame that has come whole, with no copy; None if nobody wants it."""
@@ -63,7 +69,7 @@ class _Partial:
 
     def discard(self) -> None:
         """Take no memory from here on."""
-        self.wanted = False
+        self.wanted = self.reserved = False
         self._buffer = None
 
 
@@ -117,6 +123,8 @@ class Assembly:
             raise ProtocolError(f"call {call}: a piece of no large frame")
         if not 0 < len(payload) <= partial.size - partial.so_far:
             raise ProtocolError(f"call {call}: a piece of {len(payload)} bytes, which is empty or past the frame's end")
+        if partial.so_far < RESERVE_AT <= partial.so_far + len(payload) and self._may_reserve():
+            partial.reserve()
         self.held_bytes -= partial.memory
         partial.add(payload)
         self.held_bytes += partial.memory
@@ -128,6 +136,9 @@ class Assembly:
         self.held_bytes -= partial.memory
         whole = partial.whole()
         return None if whole is None else (partial.kind, partial.number, whole)
+
+    def _may_reserve(self) -> bool:
+        return sum(partial.reserved for partial in self._partial.values()) < RESERVATIONS
 
     def discard(self, call: int) -> None:
         """Nobody wants the call's large frame any more, if there is one.

@@ -407,6 +407,22 @@ def test_a_large_frame_is_put_together_from_pieces_of_any_size(size: int) -> Non
     assert it.held_bytes == 0
 
 
+def test_room_is_set_aside_for_a_few_large_frames_at_once() -> None:
+    it = Assembly(1 << 30)
+    size = 2 * assembly.RESERVE_AT
+    calls = range(1, assembly.RESERVATIONS + 2)
+    for call in calls:
+        it.start(call, call, start(1, size), (1,))
+        for _ in range(size // MAX_PAYLOAD - 1):
+            assert it.piece(call, bytes(MAX_PAYLOAD)) is None
+    assert [partial.reserved for partial in it._partial.values()] == [True] * assembly.RESERVATIONS + [False]
+    for call in calls:
+        assert it.piece(call, bytes(MAX_PAYLOAD)) == (1, call, bytes(size))
+    it.start(1, 1, start(1, size), (1,))
+    assert it.piece(1, bytes(assembly.RESERVE_AT)) is None  # all at once: nothing is there to be moved
+    assert it.held_bytes == assembly.RESERVE_AT + assembly.BUFFER_MEMORY
+
+
 def test_a_session_that_has_ended_holds_nothing() -> None:
     theirs = server()
     frames: list[Frame] = [(FrameKind.START, 1 << 12, start(FrameKind.CALL, 99999)), (FrameKind.PIECE, 1, b"x")]
