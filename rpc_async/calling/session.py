@@ -175,7 +175,7 @@ class SessionDriver:
 
     def hear(self, machine: ClientSession[AsyncCall[Any]], frames: list[Frame]) -> None:
         """The server has said this. Raises ProtocolError if it may not."""
-        for call, (kind, number, payload) in machine.receive(frames):
+        for call, (kind, number, payload) in machine.receive(frames, self._lock):
             if kind == _REPLY:
                 call.settle(read_reply(payload, call.deserialize))
                 if call.timer is not None or call.cancel_request is not None:

@@ -196,8 +196,10 @@ class Streams:
             self._owner.lose(text)
             return fault(RpcStatus.INTERNAL_ERROR, text, executed=False)
         except Exception:
-            _LOGGER.exception("a session's stream failed in an unforeseen way")
-            return fault(RpcStatus.INTERNAL_ERROR, "the session's stream failed in an unforeseen way")
+            text = "the session's stream failed in an unforeseen way"  # frames may be lost: it cannot go on
+            _LOGGER.exception("%s; the session is ended", text)
+            self._owner.lose(text)
+            return fault(RpcStatus.INTERNAL_ERROR, text)
 
     async def _one_stream(self, backoff: Backoff) -> Fault | None:
         owner = self._owner

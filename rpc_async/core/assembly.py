@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from io import BytesIO
 from typing import Final
 
@@ -46,19 +47,20 @@ class _Partial:
 
     def add(self, piece: bytes) -> None:
         """Put the next piece to its place."""
-        self.so_far += len(piece)
         if self.wanted:
             if self._buffer is None:
                 self._buffer = BytesIO()
             self._buffer.write(piece)
+        self.so_far += len(piece)
 
     def reserve(self) -> None:
-        """Set room aside for all of it."""
+        """Set room aside for all of it, if the system has so many addresses."""
         if self._buffer is not None:
-            reserved = BytesIO(bytes(max(self.size, RESERVE)))
-            reserved.write(self._buffer.getbuffer())
-            self._buffer = reserved
-            self.reserved = True
+            with suppress(MemoryError):  # then it grows, as small ones do
+                reserved = BytesIO(bytes(max(self.size, RESERVE)))
+                reserved.write(self._buffer.getbuffer())
+                self._buffer = reserved
+                self.reserved = True
 
     def whole(self) -> bytes | None:
         """Return the payload of a frame that has come whole, with no copy; None if nobody wants it."""

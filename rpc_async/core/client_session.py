@@ -3,11 +3,15 @@
 A call is the caller's own object; this machine only keeps it under its number, and gives it back with each frame
 that is about it. Claiming a call's end is one `dict.pop`, so a call that was aborted here is not ended again by a
 reply that was on its way.
+
+Calls are begun, asked about and aborted from any thread, under a lock of the owner's; what the server says is heard on
+one thread, which takes that lock only where it touches what an abort touches: large frames, in and out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from rpc_async.core.frames import SERVER_KINDS, Frame, FrameKind, ProtocolError
@@ -23,6 +27,7 @@ _START, _PIECE, _DROP = (int(kind) for kind in list(FrameKind)[12:])
 _ENDINGS: Final = (_REPLY, _REPLY_WITH_HEAD, _FAULT)
 _CALLS: Final = (_CALL, _CALL_WITH_HEAD)
 _METHOD_MASK: Final = MAX_METHODS - 1
+_NO_LOCK: Final = nullcontext()
 
 
 class Withdrawn(NamedTuple, Generic[CallT]):
@@ -152,10 +157,17 @@ class ClientSession(Session, Generic[CallT]):
 
     # -- what the server says ---------------------------------------------------------------------------
 
-    def receive(self, frames: list[Frame]) -> Iterator[tuple[CallT, Frame]]:
+    def receive(
+        self, frames: list[Frame], lock: AbstractContextManager[object] = _NO_LOCK
+    ) -> Iterator[tuple[CallT, Frame]]:
         """Yield each frame that is about an outstanding call, with the call; an ended one is outstanding no more.
 
         A large reply is yielded when it is whole; one that is too large, as its START or its last PIECE.
+
+        Args:
+            frames: What the server says.
+            lock: What other threads hold while they tell this machine something; held for large frames only, since
+                claiming a call's end is one step.
 
         Raises:
             ProtocolError: The server said what it may not say.
@@ -167,9 +179,11 @@ class ClientSession(Session, Generic[CallT]):
             if kind == _REPLY or kind in _ENDINGS:
                 call = end(number, None)
                 if kind == _FAULT:
-                    self.link.drop(number)  # the server does not want the rest of the request
+                    with lock:
+                        self.link.drop(number)  # the server does not want the rest of the request
             elif kind == _PIECE:
-                whole = self.assembly.piece(number, payload)
+                with lock:
+                    whole = self.assembly.piece(number, payload)
                 if whole is None:
                     continue
                 frame = whole
@@ -178,15 +192,18 @@ class ClientSession(Session, Generic[CallT]):
                 call = end(number, None)
             elif kind == _START:
                 self._check(number)
-                size = self.assembly.start(number, number, payload, _ENDINGS)
-                if size > self.max_payload + HEAD_ROOM or number not in self.outstanding:
+                with lock:
+                    size = self.assembly.start(number, number, payload, _ENDINGS)
+                    if size <= self.max_payload + HEAD_ROOM and number in self.outstanding:
+                        continue
                     self.assembly.discard(number)
-                    call = end(number, None)
-                    if call is not None:
-                        yield call, frame
+                call = end(number, None)
+                if call is not None:
+                    yield call, frame
                 continue
             elif kind == _DROP:
-                self.assembly.drop(number)
+                with lock:
+                    self.assembly.drop(number)
                 continue
             elif kind == _CLOSE:
                 self.closed = True

@@ -26,6 +26,8 @@ STEP: Final = 64 * 1024
 """Bytes more after each round trip, once it was too much."""
 ROUND_TRIPS: Final = 2.0
 """Times the shortest round trip seen that an acknowledgement may take: half of it is the way, half is lying about."""
+RENEW: Final = 30.0
+"""Seconds after which the shortest round trip is measured anew, for the way may have become longer."""
 SLACK: Final = 0.0005
 """Seconds that it may take beside that: what an event loop's turn takes."""
 
@@ -41,11 +43,9 @@ class _Sent(NamedTuple):
 class Pacer:
     """Says when the next piece may be taken. Times are in seconds, of any clock that only goes forward."""
 
-    __slots__ = ("_batch", "_flight", "_in_flight", "_reduced_at", "_searching", "_shortest", "_window")
+    __slots__ = ("_batch", "_flight", "_in_flight", "_measured_at", "_reduced_at", "_searching", "_shortest", "_window")
 
     def __init__(self) -> None:
-        self._window: float = AT_FIRST
-        self._searching = True
         self.cut()
 
     def cut(self) -> None:
@@ -53,7 +53,10 @@ class Pacer:
         self._flight: deque[_Sent] = deque()
         self._in_flight = 0
         self._batch = 0
+        self._window: float = AT_FIRST
+        self._searching = True
         self._shortest = math.inf
+        self._measured_at = math.inf  # when the shortest was last forgotten
         self._reduced_at = -math.inf
 
     @property
@@ -69,6 +72,7 @@ class Pacer:
     def sent(self, count: int, now: float) -> None:
         """The batch with what was taken is on its way, and `count` frames are sent in all."""
         if self._batch:
+            self._measured_at = min(self._measured_at, now)
             self._flight.append(_Sent(count, self._batch, now))
             self._batch = 0
 
@@ -90,6 +94,11 @@ class Pacer:
 
     def _adapt(self, sent_at: float, now: float, arrived: int) -> None:
         taken = now - sent_at
+        if now - self._measured_at > RENEW:
+            self._window = LEAST  # with more on the way, what lies about would be measured too
+            self._searching = True
+            self._shortest = math.inf
+            self._measured_at = now
         self._shortest = min(self._shortest, taken)
         bound = ROUND_TRIPS * self._shortest + SLACK
         if taken <= bound:

@@ -198,7 +198,9 @@ class ServedSession:
                 await asyncio.sleep(0)
             chunk = frames[begin : begin + CHUNK]
             # A stream can be cut between two chunks: what was not heard has not arrived, and comes again.
-            link.arrived(len(chunk), 0 if begin else size, ack, self.loop.time())
+            # What the batch takes counts with its last chunk, so that all of it is acknowledged at once.
+            last = begin + CHUNK >= len(frames)
+            link.arrived(len(chunk), size if last else 0, ack, self.loop.time())
             self._hear_all(chunk)
             pump.flush()
             self._weigh()
@@ -237,8 +239,13 @@ class ServedSession:
         else:
             self.stream.pump.flush()  # the outcome of a lone call need not wait for company
 
-    async def sent(self) -> None:
-        """Wait until everything was sent."""
+    async def close(self) -> None:
+        """End the session for its client, once everything was sent; and wait until that is sent."""
+        await self._all_sent()  # large outcomes go in pieces, which the end would overtake
+        self.machine.close()
+        await self._all_sent()
+
+    async def _all_sent(self) -> None:
         self._sent = asyncio.Event()
         self.wake()
         await self._sent.wait()

@@ -129,6 +129,10 @@ class SessionService:
             _LOGGER.warning("a session with %s is ended: %s", session.identity.peer, error)
             self.end(session)
             raise
+        except Exception:
+            _LOGGER.exception("a session with %s failed in an unforeseen way, and is ended", session.identity.peer)
+            self.end(session)  # frames may be lost: it cannot go on
+            await _abort(context, grpc.StatusCode.INTERNAL, "the session failed in an unforeseen way")
         except asyncio.CancelledError:
             if stream.verdict is not None:
                 await _abort(context, *stream.verdict)
@@ -276,13 +280,9 @@ class SessionService:
     async def close(self, timeout: float) -> None:
         """Send what there is to send, at most `timeout` seconds, and end all sessions."""
         sessions = [session for session in self._sessions.values() if session.stream is not None]
-        for session in sessions:
-            session.machine.close()
-            session.wake()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                for session in sessions:
-                    await session.sent()
+                await asyncio.gather(*(session.close() for session in sessions))
         for session in tuple(self._sessions.values()):
             self.end(session)
         for session in sessions:

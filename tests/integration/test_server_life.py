@@ -99,6 +99,17 @@ async def test_S15_new_calls_are_refused_and_running_ones_may_finish(wire: Wire)
         assert refused.executed is False
 
 
+async def test_S15_replies_that_take_long_to_send_are_sent_before_the_server_stops(wire: Wire) -> None:
+    servicer = Parked()
+    async with pair(servicer, wire) as both:
+        calls = [begin(both.stub.Echo, request()) for _ in range(4)]
+        large = response(bytes(3 * 1024 * 1024))
+        for call in [await servicer.next() for _ in calls]:
+            assert call.complete(large) is RpcStatus.OK
+        await asyncio.wait_for(both.server.stop(PATIENCE), PATIENCE)
+        assert [await asyncio.wait_for(call, PATIENCE) for call in calls] == [large] * 4
+
+
 async def test_S15_a_second_stop_can_end_the_grace_period(wire: Wire) -> None:
     servicer = Parked()
     async with pair(servicer, wire, grace=10 * PATIENCE) as both:

@@ -12,6 +12,8 @@ import pytest
 
 import rpc_async
 from rpc_async import RpcStatus, begin
+from rpc_async.core.assembly import Assembly
+from rpc_async.core.frames import FrameKind
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
 from rpc_async.serving import session
 from rpc_async.testing import CuttingProxy
@@ -244,3 +246,33 @@ async def test_an_open_whose_answer_was_lost_can_be_sent_again() -> None:
         await servicer.next()
         await streams[2].write(open_request(session_id, resume=False, ack=0))
         assert await streams[2].code() is grpc.StatusCode.INVALID_ARGUMENT, "it has been used, and cannot be new again"
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+async def test_C14_a_session_that_fails_in_an_unforeseen_way_leaves_no_call_hanging(
+    side: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was said and not heard is lost, so the session cannot go on; the next one does."""
+    kinds = {"client": FrameKind.REPLY, "server": FrameKind.CALL}
+    piece, failures = Assembly.piece, [RuntimeError("nobody has thought of this")]
+
+    def fail_once(self: Assembly, call: int, payload: bytes) -> Any:
+        if failures and self._partial[call].kind == kinds[side]:
+            raise failures.pop()
+        return piece(self, call, payload)
+
+    monkeypatch.setattr(Assembly, "piece", fail_once)
+
+    class Echoing(Servicer):
+        @rpc_async.manager(inline=True)
+        def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
+            call.complete(response(request.payload))
+
+    async with pair(Echoing(), "session") as both:
+        calls = [begin(both.stub.Echo, request(bytes(size))) for size in (2_000_000, *range(50))]
+        outcomes = [await asyncio.wait_for(outcome(call), PATIENCE) for call in calls]
+        assert not failures
+        assert {type(found) for found in outcomes} <= {demo_pb2.EchoResponse, rpc_async.CallFailed}
+        assert isinstance(outcomes[0], rpc_async.CallFailed)
+        assert (await asyncio.wait_for(begin(both.stub.Echo, request(b"later")), PATIENCE)).payload == b"later"
+    assert "unforeseen" in caplog.text

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from rpc_async.core import pacing
+from rpc_async.core import link, pacing
 from rpc_async.core.frames import MAX_PAYLOAD
 from rpc_async.core.link import Link
 from rpc_async.core.pacing import Pacer
@@ -78,6 +78,31 @@ def test_on_a_long_way_no_more_than_the_most_is_on_its_way() -> None:
     assert 0.9 * pacing.MOST / 0.1 < achieved < 1.1 * pacing.MOST / 0.1
 
 
+def test_a_way_that_has_become_longer_is_measured_anew() -> None:
+    way = Way(Pacer(), 40 * MIB, 0.001)
+    way.run(5)
+    way.delay = 0.05
+    way.run(2 * pacing.RENEW)
+    achieved, wait = way.run(2 * pacing.RENEW)
+    assert achieved > 0.85 * way.rate
+    assert wait < 0.1
+
+
+def test_after_a_cut_the_way_is_another() -> None:
+    way = Way(Pacer(), 40 * MIB, 0.001)
+    way.run(5)
+    way.pacer.cut()
+    way.acks.clear()
+    way.delay = 0.05
+    way.run(2)
+    assert way.run(2)[0] > 0.85 * way.rate
+
+
+def test_what_may_always_be_on_the_way_is_acknowledged_before_it_is_used_up() -> None:
+    """Pieces that do not make an acknowledgement due, and one more batch of them, leave room for another piece."""
+    assert link.PIECES * MAX_PAYLOAD + link.ACK_BYTES <= pacing.LEAST
+
+
 def test_a_way_that_varies_keeps_what_is_always_allowed() -> None:
     chance = random.Random(1)
     way = Way(Pacer(), 100 * MIB, 0.02, lambda: chance.choice((0.0, 0.08)))
@@ -89,8 +114,8 @@ def test_more_is_tried_only_where_it_was_wanted() -> None:
     pacer = Pacer()
     for count in range(1, 1000):
         pacer.taken(MAX_PAYLOAD)
-        pacer.sent(count, count)
-        pacer.acknowledged(count, count + 0.001)
+        pacer.sent(count, count / 100)
+        pacer.acknowledged(count, count / 100 + 0.001)
     taken = 0
     while pacer.room:
         pacer.taken(MAX_PAYLOAD)
@@ -122,14 +147,14 @@ def test_after_a_cut_nothing_is_on_its_way() -> None:
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_small_frames_wait_for_pieces_that_wait_in_a_causal_link_only(causal: bool) -> None:
-    link = Link(causal=causal)
-    link.push(1, 1, bytes(20 * MAX_PAYLOAD))
+    it = Link(causal=causal)
+    it.push(1, 1, bytes(20 * MAX_PAYLOAD))
     sent = 0
-    while link.wants_to_send:
-        sent += len(link.take(0))
-    assert link.blocked
-    link.push(1, 2, b"small")
-    assert (link.blocked, link.wants_to_send) == (causal, not causal)
-    assert link.take(0) == ([] if causal else [(1, 2, b"small")])
-    link.acknowledge(sent, 1)
-    assert len(link.take(1)) > 1
+    while it.wants_to_send:
+        sent += len(it.take(0))
+    assert it.blocked
+    it.push(1, 2, b"small")
+    assert (it.blocked, it.wants_to_send) == (causal, not causal)
+    assert it.take(0) == ([] if causal else [(1, 2, b"small")])
+    it.acknowledge(sent, 1)
+    assert len(it.take(1)) > 1

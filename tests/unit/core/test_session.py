@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -421,6 +422,50 @@ def test_room_is_set_aside_for_a_few_large_frames_at_once() -> None:
     it.start(1, 1, start(1, size), (1,))
     assert it.piece(1, bytes(assembly.RESERVE_AT)) is None  # all at once: nothing is there to be moved
     assert it.held_bytes == assembly.RESERVE_AT + assembly.BUFFER_MEMORY
+
+
+def test_a_large_frame_grows_where_no_room_can_be_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assembly, "RESERVE", 1 << 62)
+    it = Assembly(1 << 30)
+    it.start(1, 1, start(1, 2 * assembly.RESERVE_AT), (1,))
+    pieces = [bytes((number,)) * MAX_PAYLOAD for number in range(2 * assembly.RESERVE_AT // MAX_PAYLOAD)]
+    assert [it.piece(1, piece) for piece in pieces][-1] == (1, 1, b"".join(pieces))
+
+
+def test_what_an_abort_touches_is_touched_under_the_lock_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An abort, in any thread, throws away what has come of a reply, and ends the request on its way out."""
+    lock = threading.Lock()
+    touched = []
+
+    def guarded(kind: type[object], name: str) -> None:
+        original = getattr(kind, name)
+
+        def function(*arguments: object) -> object:
+            assert lock.locked()
+            touched.append(name)
+            return original(*arguments)
+
+        monkeypatch.setattr(kind, name, function)
+
+    ours = client()
+    for number in range(1, 5):
+        assert ours.begin("/m", LARGE, f"call {number}") == number
+    for name in ("start", "piece", "discard"):
+        guarded(Assembly, name)
+    guarded(Link, "drop")
+    frames: list[Frame] = [
+        (FrameKind.START, 1, start(FrameKind.REPLY, len(LARGE))),
+        (FrameKind.START, 2, start(FrameKind.REPLY, len(LARGE))),
+        (FrameKind.START, 3, start(FrameKind.REPLY, 1 << 40)),
+        (FrameKind.PIECE, 1, LARGE[1:]),
+        (FrameKind.PIECE, 1, LARGE[:1]),
+        (FrameKind.DROP, 2, b""),
+        (FrameKind.FAULT, 4, b"no room"),
+    ]
+    heard = [(call, frame[0]) for call, frame in ours.receive(frames, lock)]
+    assert heard == [("call 3", FrameKind.START), ("call 1", FrameKind.REPLY), ("call 4", FrameKind.FAULT)]
+    assert touched == ["start", "start", "start", "discard", "piece", "piece", "discard", "drop"]
+    assert not lock.locked()
 
 
 def test_a_session_that_has_ended_holds_nothing() -> None:
