@@ -118,7 +118,14 @@ class Latch(ABC):
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        return future if self._subscribe(future if loop is self._mailbox.loop else _Elsewhere(self, future)) else None
+        mailbox = self._mailbox
+        with mailbox.lock:  # as `_subscribe`, for the common case: nobody else waits, and it is on the mailbox's loop
+            if self._happened():
+                return None
+            if self._waiters is None and loop is mailbox.loop:
+                self._waiters = future
+                return future
+        return future if self._subscribe(future if loop is mailbox.loop else _Elsewhere(self, future)) else None
 
     def _abandon(self, future: asyncio.Future[None]) -> None:
         """The wait was cancelled, and that is all that was (C11)."""

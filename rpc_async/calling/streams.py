@@ -284,7 +284,6 @@ class Streams:
                 opened, ack, frames = read_response(data)
                 if opened is not None:
                     raise ProtocolError("an Opened in the middle of a stream")
-                blocked = link.blocked
                 with lock:
                     link.arrived(len(frames), len(data), ack, self._loop.time())
                 chunk = _chunk(len(machine.outstanding))
@@ -292,8 +291,7 @@ class Streams:
                     if begin:
                         await asyncio.sleep(0)
                     hear(machine, frames[begin : begin + chunk])
-                if blocked or link.ack_due:
-                    pump.flush_soon()
+                    pump.flush_soon()  # after those whose calls have ended, who may begin the next ones
         finally:
             pump.stop()
             self._pump = None

@@ -88,7 +88,9 @@ class Dispatcher:
     def finished(self, record: CallRecord) -> None:
         """A call has settled."""
         self.table.remove(record, self.loop)
-        self.leave()
+        self.running -= 1
+        if self.draining and not self.running:
+            self._idle.set()
 
     # -- running manager routines -----------------------------------------------------------------------
 
