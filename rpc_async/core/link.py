@@ -217,11 +217,6 @@ class Link:
         return isinstance(item, _Large) and item.remaining > 0
 
     @property
-    def blocked(self) -> bool:
-        """Whether something waits for an acknowledgement before it can be sent."""
-        return bool(self._queue or self._large) and not self._takeable
-
-    @property
     def ack_due(self) -> bool:
         """Whether an acknowledgement should go out even if no frame does."""
         return self.received - self._told >= ACK_FRAMES or self._unacknowledged_bytes >= ACK_BYTES
