@@ -38,7 +38,7 @@ class Effort:
     mixed_rounds: int
 
 
-FULL = Effort(rounds=20, seconds=0.25, parked=(1_000, 10_000, 100_000), cancel_rounds=20, mixed_rounds=10)
+FULL = Effort(rounds=30, seconds=0.25, parked=(1_000, 10_000, 100_000), cancel_rounds=20, mixed_rounds=10)
 QUICK = Effort(rounds=3, seconds=0.15, parked=(1_000, 10_000), cancel_rounds=5, mixed_rounds=3)
 CANCELS = 20
 """In a round."""
