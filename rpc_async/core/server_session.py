@@ -61,7 +61,7 @@ class ServerSession(Session, Generic[CallT]):
                 if not (self.begun < call <= MAX_CALLS and method < len(self._methods)):
                     self._begin(number)
                     self._method(number)
-                self.begun = call
+                self.begun: int = call
                 yield _told(Told, (kind, call, payload, self._methods[method]))
             elif kind in _ABOUT:
                 if not 0 < number <= self.begun:
