@@ -8,7 +8,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from rpc_async.errors import InvalidAsyncCall
 from rpc_async.mailbox import Mailbox
@@ -17,8 +17,9 @@ __all__ = ["Change", "Latch"]
 
 Waiter = asyncio.Future[None] | Callable[[], None]
 
+T = TypeVar("T")
+
 _LOGGER: Final = logging.getLogger("rpc_async")
-_Future: Final = asyncio.Future
 
 
 class Latch(ABC):
@@ -46,7 +47,7 @@ class Latch(ABC):
             self._wake(waiters)
 
     def _wake(self, waiters: Waiter | list[Waiter]) -> None:
-        if isinstance(waiters, _Future):
+        if isinstance(waiters, asyncio.Future):
             if not self._mailbox.here():
                 self._mailbox.post(_set, waiters)
             elif not waiters.done():
@@ -111,35 +112,19 @@ class Latch(ABC):
         finally:
             self._unsubscribe(event.set)
 
-    def _future(self) -> asyncio.Future[None] | None:
-        """Return a future of the running event loop that is done when it has happened; None if it has already.
-
-        Whoever does not wait for it any more gives it to `_abandon`.
-        """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        mailbox = self._mailbox
-        with mailbox.lock:  # as `_subscribe`, for the common case: nobody else waits, and it is on the mailbox's loop
-            if self._happened():
-                return None
-            if self._waiters is None and loop is mailbox.loop:
-                self._waiters = future
-                return future
-        return future if self._subscribe(future if loop is mailbox.loop else _Elsewhere(self, future)) else None
-
-    def _abandon(self, future: asyncio.Future[None]) -> None:
-        """The wait was cancelled, and that is all that was (C11)."""
-        self._unsubscribe(future if future.get_loop() is self._mailbox.loop else _Elsewhere(self, future))
-
-    def _wait_here(self) -> Generator[Any, None, None]:
-        """Wait on the running event loop: `yield from` it in an `__await__`."""
-        future = self._future()
-        if future is not None:
-            try:
-                yield from future
-            except BaseException:
-                self._abandon(future)
-                raise
+    def _wait_here(self, then: Callable[[], T]) -> Generator[Any, None, T]:
+        """Wait on the running event loop, and return what `then` does: what an `__await__` returns."""
+        if not self._happened():
+            loop = asyncio.get_running_loop()
+            future: asyncio.Future[None] = loop.create_future()
+            waiter: Waiter = future if loop is self._mailbox.loop else _Elsewhere(self, future)
+            if self._subscribe(waiter):
+                try:
+                    yield from future
+                except BaseException:  # the wait was cancelled, and that is all that was (C11)
+                    self._unsubscribe(waiter)
+                    raise
+        return then()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +160,11 @@ class Change(Latch):
         self._release()
 
     def __await__(self) -> Generator[Any, None, None]:
-        if not self._did:
-            yield from self._wait_here()
+        return self._wait_here(_nothing)
+
+
+def _nothing() -> None:
+    """What there is to return of something that only happens."""
 
 
 def _set(future: asyncio.Future[None]) -> None:

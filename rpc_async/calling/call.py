@@ -76,7 +76,7 @@ class _Settled:
         self._call = call
 
     def __await__(self) -> Generator[Any, None, None]:
-        yield from self._call._wait_here()
+        return self._call._wait_here(lambda: None)
 
 
 class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
@@ -201,15 +201,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
 
         `asyncio.CancelledError` out of it means that your own task was cancelled; the call stays outstanding.
         """
-        if self._machine.outcome is None:  # as `_wait_here`, which would be one more generator for each call
-            future = self._future()
-            if future is not None:
-                try:
-                    yield from future
-                except BaseException:
-                    self._abandon(future)
-                    raise
-        return self.complete()
+        return self._wait_here(self.complete)
 
     def add_done_callback(self, callback: Callable[[Any], object]) -> None:
         """Have `callback(call)` called once, on the channel's event loop, when the call has settled (C8).

@@ -48,9 +48,7 @@ class CancelRequest(Latch):
         return self.status
 
     def __await__(self) -> Generator[Any, None, RpcStatus]:
-        if self._status is None:
-            yield from self._wait_here()
-        return self.status
+        return self._wait_here(lambda: self.status)
 
     def __repr__(self) -> str:
         return f"<CancelRequest {self.status.name}>"

@@ -243,6 +243,41 @@ async def test_P4_a_slow_consumer_holds_the_producer_back(direction: str) -> Non
         pusher.end()
 
 
+@pytest.mark.parametrize("direction", ["up", "down"])
+async def test_P4_a_slow_consumer_holds_the_producer_back_over_a_socket(direction: str) -> None:
+    servicer = Piped()
+    async with pair(servicer) as both:
+        queue = CompletionQueue()
+        pusher: Any
+        puller: Any
+        events = [AsyncEvent.SEND_COMPLETE]
+        if direction == "up":
+            pusher, puller = begin(both.stub.Upload, notify=queue, events=events), await servicer.upload()
+            message: Any = up(BLOCK)
+        else:
+            puller, pusher = begin(both.stub.Download, WANTED), await servicer.download()
+            pusher.notify(queue, None, events)
+            message = down(BLOCK)
+        pushed = 0
+        with pytest.raises(TimeoutError):  # however long it waits for it, it may not push more than this
+            while True:
+                with pytest.raises(rpc_async.AsyncCallPending):
+                    while pushed * len(BLOCK) < 32 * 1024 * 1024:
+                        pusher.push(message)
+                        pushed += 1
+                await asyncio.wait_for(queue.aget(), 0.2)
+        told = asyncio.ensure_future(queue.aget())
+        pulled = 0
+        while not told.done():
+            assert await soon(puller.read()) == message
+            pulled += 1
+        assert told.result().event is AsyncEvent.SEND_COMPLETE
+        assert pulled <= pushed
+        pusher.push(message)
+        puller.discard()
+        pusher.end()
+
+
 @pytest.mark.parametrize("size", [0, 4 * MAX_BYTES])
 async def test_P4_the_bound_is_in_bytes_and_in_chunks(size: int) -> None:
     """Nothing takes anything: the call waits for a server that is not there."""
