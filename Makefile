@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOOLS := .venv-proto
 TOOLS_READY := $(TOOLS)/.ready
+# What is locked is installed, and nothing else is looked for (--no-deps); what is locked must be all.
 PIP := -m pip --disable-pip-version-check --quiet --no-input
 
 # Each plugin runs on the files that have something for it.
@@ -24,15 +25,19 @@ $(READY): requirements/dev.txt pyproject.toml rpc_async/_version.py
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "making $(VENV) with $(PYTHON) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python $(PIP) install --require-hashes -r requirements/dev.txt
+	@$(BIN)/python $(PIP) install --require-hashes --no-deps -r requirements/dev.txt
 	@$(BIN)/python $(PIP) install --no-build-isolation --no-deps --editable .
+	@$(BIN)/python $(PIP) check
+	@$(BIN)/python requirements/check.py requirements/dev.txt
 	@touch $@
 
 $(TOOLS_READY): requirements/proto.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "making $(TOOLS) with $(PYTHON) ..."
 	@$(PYTHON) -m venv $(TOOLS)
-	@$(TOOLS)/bin/python $(PIP) install --require-hashes -r requirements/proto.txt
+	@$(TOOLS)/bin/python $(PIP) install --require-hashes --no-deps -r requirements/proto.txt
+	@$(TOOLS)/bin/python $(PIP) check
+	@$(TOOLS)/bin/python requirements/check.py requirements/proto.txt
 	@touch $@
 
 demo: $(READY) ## Start a server and show what an asynchronous call is
@@ -93,7 +98,9 @@ $(PEERS_READY): requirements/peers.txt
 	@echo "making $(PEERS) with $(PYTHON) ..."
 	@$(PYTHON) -m venv $(PEERS)
 	@echo '*' >$(PEERS)/.gitignore
-	@$(PEERS)/bin/python $(PIP) install --require-hashes -r requirements/peers.txt
+	@$(PEERS)/bin/python $(PIP) install --require-hashes --no-deps -r requirements/peers.txt
+	@$(PEERS)/bin/python $(PIP) check
+	@$(PEERS)/bin/python requirements/check.py requirements/peers.txt
 	@touch $@
 
 .PHONY: bench-peers lock-peers clean-peers
@@ -101,7 +108,7 @@ bench-peers: $(READY) $(PEERS_READY) ## Measure the same echo by other means, in
 	@$(BIN)/python -m benchmarks.peers $(BENCH_ARGS)
 
 lock-peers: $(READY)
-	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --no-strip-extras --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --custom-compile-command "make lock" requirements/peers.in -o requirements/peers.txt
 
 lock: lock-peers
@@ -112,9 +119,9 @@ clean-peers:
 clean: clean-peers
 
 lock: $(READY) ## Write requirements/*.txt anew from requirements/*.in and pyproject.toml
-	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --extra demo \
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --no-strip-extras --python-version 3.11 --generate-hashes --extra demo \
 		--no-emit-index-url --custom-compile-command "make lock" pyproject.toml requirements/dev.in -o requirements/dev.txt
-	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --no-strip-extras --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --custom-compile-command "make lock" requirements/proto.in -o requirements/proto.txt
 
 clean: ## Remove everything that was made
