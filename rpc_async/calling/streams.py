@@ -287,7 +287,7 @@ class Streams:
                 with lock:
                     link.arrived(len(frames), len(data), ack, self._loop.time())
                 chunk = _chunk(len(machine.outstanding))
-                for begin in range(0, len(frames), chunk):
+                for begin in range(0, len(frames) or 1, chunk):  # an acknowledgement with no frames makes room, too
                     if begin:
                         await asyncio.sleep(0)
                     hear(machine, frames[begin : begin + chunk])
