@@ -244,7 +244,7 @@ class SessionDriver:
             self._taking = False
             self._streams.stopped = True
             withdrawn = self.session.machine.withdraw(lambda _: True)
-        for call, _, payload, with_head in withdrawn:
+        for call, _, payload, with_head, _ in withdrawn:
             self._begin_natively(call, payload, with_head)
         return failure
 
@@ -274,7 +274,8 @@ class SessionDriver:
             if not self.session.opened:
                 return
             lost, self.session = self.session, self._new_session()
-            calls = lost.machine.lose()
+            gone = lost.machine.lose()
+        calls = [(call, True) for call in gone.sent] + [(one.call, False) for one in gone.unsent]
         code = grpc.StatusCode.UNAVAILABLE.value[0]
         for call, sent in calls:
             if sent:

@@ -17,7 +17,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from rpc_async.core.frames import SERVER_KINDS, Frame, FrameKind, ProtocolError
 from rpc_async.core.session import HEAD_ROOM, MAX_METHOD_NAME, MAX_METHODS, METHOD_BITS, Session
 
-__all__ = ["ClientSession", "Withdrawn"]
+__all__ = ["ClientSession", "Lost", "Withdrawn"]
 
 CallT = TypeVar("CallT")
 
@@ -37,6 +37,17 @@ class Withdrawn(NamedTuple, Generic[CallT]):
     method: str
     payload: bytes
     with_head: bool
+    in_part: bool = False
+    """A part of its request has left this side, and the last part has not."""
+
+
+class Lost(NamedTuple, Generic[CallT]):
+    """What becomes of the calls of a session that is gone (C14)."""
+
+    sent: list[CallT]
+    """Those that may have been executed."""
+    unsent: list[Withdrawn[CallT]]
+    """Those that surely were not, in the order in which they were begun: they can be begun anew (C13)."""
 
 
 def _call_of(frame: Frame) -> int:
@@ -134,16 +145,23 @@ class ClientSession(Session, Generic[CallT]):
                 withdrawn.append(Withdrawn(call, names[number & _METHOD_MASK], payload, kind == _CALL_WITH_HEAD))
         return withdrawn
 
-    def lose(self) -> list[tuple[CallT, bool]]:
-        """The session is gone. Returns each outstanding call, and whether it may have been executed (C14).
+    def lose(self) -> Lost[CallT]:
+        """The session is gone, and nothing is outstanding in it any more. Returns what becomes of its calls (C14).
 
-        It surely was not if its frame, or the last piece of it, has not left this side.
+        One surely was not executed if its frame, or the last piece of it, has not left this side.
         """
-        kept = {number >> METHOD_BITS for kind, number, _ in self.link.never_left() if kind in _CALLS}
-        kept.update(self.link.unfinished())
-        calls = [(call, number not in kept) for number, call in self.outstanding.items()]
-        self.outstanding.clear()
-        return calls
+        out = self.outstanding
+        never = {frame[1] >> METHOD_BITS: frame for frame in self.link.never_left() if frame[0] in _CALLS}
+        kept = {frame[1] >> METHOD_BITS: frame for frame in self.link.unfinished()} | never
+        names = {number: name for name, number in self._methods.items()}
+        unsent = []
+        for call_number in sorted(kept.keys() & out.keys()):
+            kind, number, payload = kept[call_number]
+            call, in_part = out.pop(call_number), call_number not in never
+            unsent.append(Withdrawn(call, names[number & _METHOD_MASK], payload, kind == _CALL_WITH_HEAD, in_part))
+        lost = Lost(list(out.values()), unsent)
+        out.clear()
+        return lost
 
     def _name(self, method: str) -> int:
         number = len(self._methods)

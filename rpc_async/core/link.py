@@ -61,10 +61,12 @@ class _Batch(NamedTuple):
 class _Large:
     """A large frame on its way out. One that was dropped is empty, and stays in the queue until its turn comes."""
 
-    __slots__ = ("number", "payload", "taken")
+    __slots__ = ("kind", "named", "number", "payload", "taken")
 
-    def __init__(self, number: int, payload: bytes) -> None:
-        self.number: Final = number
+    def __init__(self, kind: int, named: int, number: int, payload: bytes) -> None:
+        self.kind: Final = kind
+        self.named: Final = named  # the frame's own number
+        self.number: Final = number  # the call's
         self.payload: bytes = payload
         self.taken: int = 0
 
@@ -126,7 +128,7 @@ class Link:
         size = len(payload)
         if size > MAX_PAYLOAD:
             start = bytes((kind,)) + size.to_bytes(8)
-            large = _Large(call or number, payload)
+            large = _Large(kind, number, call or number, payload)
             self._queue.append((_START, number, start))
             self._queue.append(large)
             self._queued_large += 1
@@ -239,9 +241,9 @@ class Link:
             else:
                 yield item
 
-    def unfinished(self) -> Iterator[int]:
-        """Iterate over the calls whose large frames have not left this side to the last piece."""
-        return iter(self._unfinished)
+    def unfinished(self) -> Iterator[Frame]:
+        """Iterate over the large frames that have not left this side to the last piece, each as it was pushed."""
+        return ((large.kind, large.named, large.payload) for large in self._unfinished.values())
 
     def withdraw(self, which: Callable[[Frame], bool]) -> list[Frame]:
         """Take frames back that `never_left`."""

@@ -159,7 +159,8 @@ def check_client(frames: list[Frame], data: st.DataObject) -> None:
     except ProtocolError as error:
         assert str(error)
     check_assembly(machine.assembly)
-    lost = {call for call, _ in machine.lose()}
+    gone = machine.lose()
+    lost = {*gone.sent, *(one.call for one in gone.unsent)}
     assert lost.isdisjoint(ended)
     check_forgotten(machine)
 

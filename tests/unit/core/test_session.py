@@ -182,7 +182,14 @@ def test_C14_a_lost_session_tells_which_calls_were_sent(causal: bool) -> None:
     ours.begin("/m", LARGE, "large")
     ours.begin("/m", b"4", "small")
     assert ours.withdraw(lambda call: call == "nobody") == []
-    assert ours.lose() == [("sent", True), ("begun", False), ("large", False), ("small", False)]
+    lost = ours.lose()
+    assert lost.sent == ["sent"]
+    assert [(one.call, one.method, one.in_part) for one in lost.unsent] == [
+        ("begun", "/m", True),
+        ("large", "/m", False),
+        ("small", "/m", False),
+    ]
+    assert [len(one.payload) for one in lost.unsent] == [10 * MAX_PAYLOAD, len(LARGE), 1], "whole, to be sent anew"
     assert not ours.outstanding
 
 
