@@ -18,13 +18,14 @@ from time import perf_counter
 
 from benchmarks.cancel import measure_cancel
 from benchmarks.cli import finish, parser
+from benchmarks.large import LARGE, large_section
 from benchmarks.mixed import measure_mixed
 from benchmarks.parked import measure_parked
 from benchmarks.peers import golang
 from benchmarks.report import Progress, Section, deliver, facts, new_console, show
 from benchmarks.unary import SCALING, UNARY, measure_throughput, section
 
-SECTIONS = ("unary", "scaling", "parked", "cancel", "mixed")
+SECTIONS = ("unary", "scaling", "large", "parked", "cancel", "mixed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +37,20 @@ class Effort:
     parked: tuple[int, ...]
     cancel_rounds: int
     mixed_rounds: int
+    large_rounds: int
 
 
-FULL = Effort(rounds=30, seconds=0.25, parked=(1_000, 10_000, 100_000), cancel_rounds=20, mixed_rounds=10)
-QUICK = Effort(rounds=3, seconds=0.15, parked=(1_000, 10_000), cancel_rounds=5, mixed_rounds=3)
+FULL = Effort(
+    rounds=30, seconds=0.25, parked=(1_000, 10_000, 100_000), cancel_rounds=20, mixed_rounds=10, large_rounds=10
+)
+QUICK = Effort(rounds=3, seconds=0.15, parked=(1_000, 10_000), cancel_rounds=5, mixed_rounds=3, large_rounds=2)
 CANCELS = 20
 """In a round."""
 MIXED_SECONDS = 0.4
 """A slice: the p99 wants more calls than the median."""
+
+LARGE_SECONDS = 0.4
+"""A slice: some tens of messages of 16 MiB a second."""
 
 
 async def measure(effort: Effort, wanted: list[str], progress: Progress) -> AsyncIterator[Section]:
@@ -55,6 +62,9 @@ async def measure(effort: Effort, wanted: list[str], progress: Progress) -> Asyn
         for name in wanted:
             if name in throughput:
                 yield section(name, throughput[name], samples, effort.rounds, effort.seconds)
+    if "large" in wanted:
+        samples = await measure_throughput(LARGE, effort.large_rounds, LARGE_SECONDS, progress)
+        yield large_section(samples, effort.large_rounds, LARGE_SECONDS)
     if "parked" in wanted:
         yield await measure_parked(effort.parked, progress)
     if "cancel" in wanted:

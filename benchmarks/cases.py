@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import grpc.aio
 
@@ -12,11 +13,12 @@ import rpc_async
 from benchmarks.children import Children
 from benchmarks.load import PAYLOAD, Sample, keep_collected, keep_in_flight
 from benchmarks.peers import golang
-from benchmarks.servers import UNLIMITED
+from benchmarks.servers import GIVE_METHOD, STREAM_METHOD, TAKE_METHOD, UNLIMITED
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
 
 __all__ = [
     "GO",
+    "MIB",
     "NATIVE",
     "NATIVE_INLINE",
     "NATIVE_THREAD",
@@ -26,17 +28,22 @@ __all__ = [
     "SESSION_INLINE",
     "SESSION_QUEUE",
     "SESSION_THREAD",
+    "STREAM",
     "WARM_UP",
     "Case",
     "Client",
     "Measure",
+    "large_client",
     "local_client",
     "open_channel",
     "open_clients",
     "queue_client",
     "remote_client",
     "start_servers",
+    "stream_client",
 ]
+
+MIB = 1 << 20
 
 WARM_UP = 0.2
 """Seconds of load on a new connection before it is measured."""
@@ -51,15 +58,26 @@ class Client:
 
     name: str
     wire: str
-    """"raw", "native" or "session" for a channel of this process; "go" or "peer" for a program of its own."""
+    """"raw", "stream", "native" or "session" for a channel of this process; "go" or "peer" for a program of its own."""
     server: str
     """A kind of `benchmarks.servers`, or "go"."""
     causal: bool = True
     queue: bool = False
     """Ends are collected from a completion queue, in place of being awaited."""
+    up: int = 0
+    """Bytes of a large request, in place of the echo's."""
+    down: int = 0
+    """Bytes of a large reply."""
+
+    @property
+    def most_in_flight(self) -> int:
+        """How many calls make sense at once: one message at a time on a bare stream, and few large ones."""
+        return 1 if self.wire == "stream" else 2 if self.up or self.down else 10_000
 
 
 RAW = Client("raw grpc.aio", "raw", "raw")
+STREAM = Client("raw grpc.aio, bare stream", "stream", "raw")
+"""The limit of one call in flight: one message there and one back, on a stream that is open."""
 RAW_THREAD = Client("raw grpc.aio, thread", "raw", "raw-thread")
 NATIVE = Client("native, async def manager", "native", "manager")
 NATIVE_INLINE = Client("native, inline manager", "native", "inline")
@@ -84,7 +102,7 @@ class Case:
 
 def open_channel(client: Client, target: str) -> grpc.aio.Channel:
     """Make the channel that the client calls on."""
-    if client.wire == "raw":
+    if client.wire in ("raw", "stream"):
         return grpc.aio.insecure_channel(target, options=UNLIMITED)
     return rpc_async.connect(
         target, transport="session" if client.wire == "session" else "native", causal=client.causal
@@ -101,12 +119,20 @@ async def open_clients(clients: Iterable[Client]) -> AsyncIterator[dict[Client, 
         for client in wanted:
             if client is not GO:
                 channel = await channels.enter_async_context(open_channel(client, targets[client.server]))
-                opened[client] = queue_client(channel) if client.queue else local_client(channel)
+                opened[client] = _measure_of(client, channel)
             elif (program := golang.program()) is not None:
                 opened[client] = await remote_client(children, str(program))
-        for measure in opened.values():
-            await measure(100, WARM_UP)
+        for client, measure in opened.items():
+            await measure(min(100, client.most_in_flight), WARM_UP)
         yield opened
+
+
+def _measure_of(client: Client, channel: grpc.aio.Channel) -> Measure:
+    if client.wire == "stream":
+        return stream_client(channel)
+    if client.up or client.down:
+        return large_client(channel, client.up, client.down)
+    return queue_client(channel) if client.queue else local_client(channel)
 
 
 async def start_servers(children: Children, clients: Iterable[Client]) -> dict[str, str]:
@@ -148,6 +174,41 @@ def queue_client(channel: grpc.aio.Channel) -> Measure:
                 return [completion.key for completion in ended]
 
             return await keep_collected(begin, collect, in_flight, seconds)
+
+    return measure
+
+
+def stream_client(channel: grpc.aio.Channel) -> Measure:
+    """Return the measure of one message there and one back on a bare bidirectional stream of gRPC's."""
+    open_stream: Any = channel.stream_stream(STREAM_METHOD)
+
+    async def measure(in_flight: int, seconds: float) -> Sample:
+        assert in_flight == 1, "a stream has one order"
+        stream = open_stream()
+
+        async def call() -> None:
+            await stream.write(PAYLOAD)
+            await stream.read()
+
+        try:
+            await call()
+            return await keep_in_flight(call, in_flight, seconds)
+        finally:
+            stream.cancel()
+
+    return measure
+
+
+def large_client(channel: grpc.aio.Channel, up: int, down: int) -> Measure:
+    """Return the measure of calls with requests of `up` bytes, or with replies of `down` bytes."""
+    method: Any = channel.unary_unary(TAKE_METHOD if up else GIVE_METHOD)
+    request = bytes(up) if up else str(down).encode()
+
+    async def call() -> None:
+        assert len(await method(request)) == down
+
+    async def measure(in_flight: int, seconds: float) -> Sample:
+        return await keep_in_flight(call, in_flight, seconds)
 
     return measure
 

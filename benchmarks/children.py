@@ -82,7 +82,9 @@ class Child:
 class Children:
     """The processes that were started inside `async with`, which ends them."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path = ROOT) -> None:
+        """Make it: they run in `folder`, and find the modules that are there."""
+        self._folder = folder
         self._children: list[Child] = []
 
     async def __aenter__(self) -> Self:
@@ -97,7 +99,12 @@ class Children:
     async def start(self, *command: str) -> Child:
         """Start a program."""
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=PIPE, stdout=PIPE, cwd=ROOT, start_new_session=True
+            *command,
+            stdin=PIPE,
+            stdout=PIPE,
+            cwd=self._folder,
+            env={**os.environ, "PYTHONPATH": str(self._folder)},
+            start_new_session=True,
         )
         child = Child(" ".join(command), process)
         self._children.append(child)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -25,11 +26,30 @@ import rpc_async
 from benchmarks.children import lines_from_run
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
 
-__all__ = ["BIG_BYTES", "BIG_METHOD", "FINISH_METHOD", "LOOK_METHOD", "PARK_METHOD", "UNLIMITED", "resident_bytes"]
+__all__ = [
+    "BIG_BYTES",
+    "BIG_METHOD",
+    "FINISH_METHOD",
+    "GIVE_METHOD",
+    "LOOK_METHOD",
+    "PARK_METHOD",
+    "STREAM_METHOD",
+    "TAKE_METHOD",
+    "UNLIMITED",
+    "resident_bytes",
+]
 
 BIG_METHOD = "/benchmarks.Big/Get"
 """Answers with a big reply, whatever it is asked."""
 BIG_BYTES = 16 << 20
+
+TAKE_METHOD = "/benchmarks.Large/Take"
+"""Takes a request of any size, and answers nothing."""
+GIVE_METHOD = "/benchmarks.Large/Give"
+"""Answers as many bytes as the request says, in decimal digits."""
+
+STREAM_METHOD = "/benchmarks.Stream/Echo"
+"""Sends each message back that comes on the stream."""
 
 PARK_METHOD = "/benchmarks.Parked/Park"
 """Keeps the call."""
@@ -42,6 +62,7 @@ UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_le
 """What raw grpc.aio needs for big replies; the library takes 64 MiB as it is."""
 
 _BIG_REPLY = bytes(BIG_BYTES)
+_zeros = cache(bytes)
 _TURN = 1000
 """How many calls are completed until the loop gets to run."""
 
@@ -60,6 +81,16 @@ class RawEcho(demo_pb2_grpc.DemoServicer):
 
     async def big(self, request: bytes, context: Any) -> bytes:
         return _BIG_REPLY
+
+    async def take(self, request: bytes, context: Any) -> bytes:
+        return b""
+
+    async def give(self, request: bytes, context: Any) -> bytes:
+        return _zeros(int(request))
+
+    async def stream(self, requests: Any, context: Any) -> None:
+        while (message := await context.read()) is not grpc.aio.EOF:
+            await context.write(message)
 
 
 class RawThreadEcho(demo_pb2_grpc.DemoServicer):
@@ -91,6 +122,14 @@ class ManagerEcho(demo_pb2_grpc.DemoServicer):
     @rpc_async.manager
     async def big(self, request: bytes, call: rpc_async.ServerCall[bytes]) -> None:
         call.complete(_BIG_REPLY)
+
+    @rpc_async.manager
+    async def take(self, request: bytes, call: rpc_async.ServerCall[bytes]) -> None:
+        call.complete(b"")
+
+    @rpc_async.manager
+    async def give(self, request: bytes, call: rpc_async.ServerCall[bytes]) -> None:
+        call.complete(_zeros(int(request)))
 
 
 class InlineEcho(demo_pb2_grpc.DemoServicer):
@@ -167,6 +206,9 @@ KINDS: dict[str, tuple[Callable[[], grpc.aio.Server], Callable[[], Any]]] = {
 }
 EXTRA_METHODS = {
     "big": BIG_METHOD,
+    "take": TAKE_METHOD,
+    "give": GIVE_METHOD,
+    "stream": STREAM_METHOD,
     "park": PARK_METHOD,
     "look": LOOK_METHOD,
     "finish": FINISH_METHOD,
@@ -182,7 +224,8 @@ def register(servicer: Any, server: grpc.aio.Server) -> None:
         if hasattr(servicer, name):
             _, service, method = path.split("/")
             handlers = services.setdefault(service, {})
-            handlers[method] = grpc.unary_unary_rpc_method_handler(getattr(servicer, name))
+            of = grpc.stream_stream_rpc_method_handler if name == "stream" else grpc.unary_unary_rpc_method_handler
+            handlers[method] = of(getattr(servicer, name))
     handlers_of = grpc.method_handlers_generic_handler
     server.add_generic_rpc_handlers([handlers_of(service, handlers) for service, handlers in services.items()])
 
