@@ -13,9 +13,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
-__all__ = ["Mailbox"]
+__all__ = ["Mailbox", "let_through"]
 
 _LOGGER: Final = logging.getLogger("rpc_async")
 
@@ -76,5 +76,24 @@ class Mailbox:
             function, args = self._posted.popleft()
             try:
                 function(*args)
-            except Exception:
+            except (KeyboardInterrupt, SystemExit) as error:
+                let_through(error)
+            except BaseException:
                 _LOGGER.exception("a function posted to the event loop raised")
+
+
+def let_through(error: BaseException) -> None:
+    """Raise what a user's code raised to end the program, while nobody else may be kept from being told by it.
+
+    Out of the event loop that runs in this thread, a turn after those who are being told now, as if the loop had called
+    that code itself; where none runs, here and now.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        raise error from None
+    loop.call_soon(loop.call_soon, _raise, error)
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error

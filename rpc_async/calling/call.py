@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Generator, Sequence
+from contextvars import Context, copy_context
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 import grpc
@@ -15,7 +16,7 @@ from rpc_async.core.client_call import ClientCall
 from rpc_async.core.outcome import Fault, Outcome, Progress, Reply, fault
 from rpc_async.errors import AsyncCallPending, CallError, InvalidArgument, error_class
 from rpc_async.latch import Change, Latch
-from rpc_async.mailbox import Mailbox
+from rpc_async.mailbox import Mailbox, let_through
 from rpc_async.notification.targets import Target
 from rpc_async.notification.told import Told
 from rpc_async.status import AsyncEvent, CancelReason, RpcStatus
@@ -27,6 +28,9 @@ _LOGGER: Final = logging.getLogger("rpc_async.calling")
 
 ReplyT = TypeVar("ReplyT")
 T = TypeVar("T")
+
+_Callback = tuple[Context, Callable[[Any], object]]
+"""A done-callback, and the context in which it was added."""
 
 
 class CallNames(Protocol):
@@ -107,7 +111,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
     """When the call's deadline passes, on the clock of the channel's event loop; None: never."""
     _listened: bool = False
     """Somebody is to be told of the end, or of progress: one of the three below is there."""
-    _callbacks: list[Callable[[Any], object]] | None = None
+    _callbacks: list[_Callback] | None = None
     _progress_waiters: list[Change] | None = None
     _told: Told | None = None
 
@@ -206,16 +210,18 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
     def add_done_callback(self, callback: Callable[[Any], object]) -> None:
         """Have `callback(call)` called once, on the channel's event loop, when the call has settled (C8).
 
-        It is called soon if it has settled already. It must not block; what it raises is logged.
+        It is called soon if it has settled already, and in the context (`contextvars`) in which it was added, as
+        asyncio's and gRPC's own are. It must not block; what it raises is logged.
         """
+        added = copy_context(), callback
         with self._mailbox.lock:
             if self._machine.outcome is None:
                 if self._callbacks is None:
                     self._callbacks = []
-                self._callbacks.append(callback)
+                self._callbacks.append(added)
                 self._listened = True
                 return
-        self._mailbox.post(self._call_back, (callback,))
+        self._mailbox.post(self._call_back, (added,))
 
     def notify(self, target: Target, key: object = None, events: Collection[AsyncEvent] = ()) -> None:
         """Have a target told, once, that the call has settled; at once if it has settled already (C8, C9).
@@ -413,10 +419,15 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
 
     def _notify(self) -> None:
         told = self._told
-        if told is not None:
-            self._told = None
-            if not (told.watched and self._mailbox.post(told.end, self)):  # progress may be being told there now
-                told.end(self)
+        try:
+            if told is not None:
+                self._told = None
+                if not (told.watched and self._mailbox.post(told.end, self)):  # progress may be being told there now
+                    told.end(self)
+        finally:
+            self._call_all_back()
+
+    def _call_all_back(self) -> None:
         if self._progress_waiters is not None:
             self._changed()
         if self._callbacks is not None:
@@ -434,11 +445,13 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
         for waiter in waiters or ():
             waiter.happen()
 
-    def _call_back(self, callbacks: Sequence[Callable[[Any], object]]) -> None:
-        for callback in callbacks:
+    def _call_back(self, callbacks: Sequence[_Callback]) -> None:
+        for context, callback in callbacks:
             try:
-                callback(self)
-            except Exception:
+                context.run(callback, self)
+            except (KeyboardInterrupt, SystemExit) as error:
+                let_through(error)
+            except BaseException:
                 _LOGGER.exception("%r: a done-callback raised", self)
 
     def _happened(self) -> bool:

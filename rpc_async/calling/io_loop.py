@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Coroutine
 from typing import Any, Final, Self, TypeVar
@@ -11,6 +12,8 @@ from rpc_async.errors import InvalidAsyncCall
 from rpc_async.mailbox import Mailbox
 
 __all__ = ["IoLoop"]
+
+_LOGGER: Final = logging.getLogger("rpc_async.calling")
 
 T = TypeVar("T")
 
@@ -38,10 +41,21 @@ class IoLoop:
             made.append(Mailbox(asyncio.get_running_loop()))
             ready.set()
 
+        def stopped(loop: asyncio.AbstractEventLoop) -> bool:
+            try:
+                loop.run_forever()
+            except (KeyboardInterrupt, SystemExit):
+                # A user's callback raised it, which ends a program's own loop. Nobody would hear of it in this thread,
+                # and all calls of the channel would end with it.
+                _LOGGER.exception("a callback raised, which does not end the channel's own thread")
+                return False
+            return True
+
         def run() -> None:
             with asyncio.Runner() as runner:  # cancels, at its end, whatever was left
                 runner.run(serve())
-                runner.get_loop().run_forever()
+                while not stopped(runner.get_loop()):
+                    pass
 
         thread = threading.Thread(target=run, name=name, daemon=True)
         thread.start()

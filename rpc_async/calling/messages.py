@@ -95,7 +95,9 @@ class Method:
         try:
             payload = raw_bytes(request) if self._serialize is None else self._serialize(request)
             size = len(payload) if type(payload) is bytes else memoryview(payload).nbytes
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a CancelledError too: nothing was cancelled
             raise BadStubData(f"{self._method}: the message cannot be serialised; it was not sent: {error}") from error
         if size > self._channel.max_payload:
             raise PayloadTooLarge(

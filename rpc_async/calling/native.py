@@ -11,6 +11,7 @@ import logging
 import math
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import copy_context
 from typing import Any, Final, NamedTuple, TypeVar
 
 import grpc
@@ -22,6 +23,7 @@ from rpc_async.calling.io_loop import IoLoop
 from rpc_async.calling.pipe import PipeCall
 from rpc_async.core.outcome import Fault, Outcome, Reply, fault
 from rpc_async.core.server_call import ServerState
+from rpc_async.mailbox import let_through
 from rpc_async.status import CancelReason, RpcStatus
 from rpc_async.wire.calls import AsyncCallsClient
 from rpc_async.wire.faults import fault_from_failure
@@ -107,7 +109,14 @@ class NativeDriver:
         """
         if call.ids is None:
             call.ids = RandomId()
-        return self.mailbox.run(self._begin, call, request, options, functions)
+        return self._run(self._begin, call, request, options, functions)
+
+    def _run(self, begin: Callable[..., None], *args: Any) -> bool:
+        """Begin a call on the loop, in the context that is here: interceptors see what its caller has set."""
+        if self.mailbox.here():
+            begin(*args)
+            return True
+        return self.mailbox.post(copy_context().run, begin, *args)
 
     def _begin(
         self,
@@ -144,7 +153,7 @@ class NativeDriver:
             options: What goes with the call.
         """
         call.ids = RandomId()
-        return self.mailbox.run(self._begin_pipes, call, invoke, request, options)
+        return self._run(self._begin_pipes, call, invoke, request, options)
 
     def _begin_pipes(self, call: PipeCall[Any], invoke: Invoke, request: tuple[Any, ...], options: CallOptions) -> None:
         native = self._invoke(call, invoke, request, options)
@@ -165,9 +174,11 @@ class NativeDriver:
                 wait_for_ready=options.wait_for_ready,
                 compression=options.compression,
             )
-        except Exception as error:  # e.g. gRPC's UsageError: the channel is closed
+        except BaseException as error:  # e.g. gRPC's UsageError: the channel is closed
             text = f"gRPC did not take the call: {error}"
             call.settle(fault(RpcStatus.INVALID_BINDING, text, executed=False))
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                let_through(error)
             return None
         call.native = native
         self._outstanding.add(call)
@@ -206,7 +217,9 @@ class NativeDriver:
         except asyncio.CancelledError:  # gRPC's call was cancelled here; if by `abort`, it has settled already
             text = "the channel's event loop ended before the call settled"
             outcome = fault(RpcStatus.CALL_CANCELLED, text, cancel_reason=CancelReason.CLIENT_ABORTED)
-        except Exception as error:
+        except BaseException as error:
+            if isinstance(error, GeneratorExit) and deserialize is not None:
+                raise  # by `_collect`, or nobody is left to hear of it: no interceptor raised it, there are none
             _LOGGER.exception("%r: gRPC, or an interceptor, failed in an unforeseen way", call)
             outcome = fault(RpcStatus.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
         self._outstanding.discard(call)
@@ -333,7 +346,9 @@ def read_reply(message: Any, deserialize: Callable[[bytes], Any] | None) -> Outc
         return Reply(message)
     try:
         return Reply(deserialize(message))
-    except Exception as error:
+    except BaseException as error:  # the user's: whatever it is, this call ends with it, and no other
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            let_through(error)
         text = f"the reply ({len(message)} bytes) does not parse: {error}"
         return fault(RpcStatus.BAD_STUB_DATA, text, executed=True)
 

@@ -17,7 +17,7 @@ from rpc_async.calling.call import AsyncCall, CallDriver
 from rpc_async.core.outcome import Fault, Outcome, Reply, fault
 from rpc_async.core.pipe import Pipes, PipeState
 from rpc_async.errors import PipeClosed, PipeDisciplineError
-from rpc_async.mailbox import Mailbox
+from rpc_async.mailbox import Mailbox, let_through
 from rpc_async.pipe import PullEnd, Pulling, PushEnd, Pushing
 from rpc_async.status import AsyncEvent, CancelReason, RpcStatus
 
@@ -195,7 +195,9 @@ class PipeCall(AsyncCall[ReplyT]):
                 await native.done_writing()
         except (grpc.aio.BaseError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return  # grpc.aio's words for a call that has ended; how, its outcome says
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
             _LOGGER.exception("%r: gRPC, or an interceptor, failed in an unforeseen way", self)
             self.settle(fault(RpcStatus.INTERNAL_ERROR, f"{type(error).__name__}: {error}"))
             native.cancel()
@@ -209,10 +211,12 @@ class PipeCall(AsyncCall[ReplyT]):
             if self.deserialize is not None:
                 try:
                     chunk = self.deserialize(chunk)
-                except Exception as error:
+                except BaseException as error:  # the user's: whatever it is, this call ends with it, and no other
                     text = f"a chunk ({len(chunk)} bytes) does not parse; the call was aborted: {error}"
                     self.settle(fault(RpcStatus.BAD_STUB_DATA, text, executed=True))
                     native.cancel()
+                    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                        let_through(error)
                     return
             pulls.arrived(chunk)
 

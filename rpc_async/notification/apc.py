@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from typing import Final, NamedTuple
 
 from rpc_async.errors import InvalidArgument, InvalidAsyncCall
@@ -21,14 +22,15 @@ Routine = Callable[[Completion], object]
 
 
 class _Pending(NamedTuple):
-    """A routine that is to run, and for what."""
+    """A routine that is to run, in which context, and for what."""
 
+    context: Context
     routine: Routine
     completion: Completion
 
 
 def _lost(pending: deque[_Pending], thread: str) -> None:
-    for _, completion in pending:
+    for _, _, completion in pending:
         _LOGGER.warning(
             "%r: %s is lost: the thread %s, which was to be told, has ended; the call is not",
             completion.call,
@@ -59,9 +61,9 @@ class _Apcs(Handoff[_Pending]):
             return 0
         due, ran = len(self), 0
         while pending:
-            routine, completion = pending[0]
+            context, routine, completion = pending[0]
             ran += 1
-            routine(take(completion))
+            context.copy().run(routine, take(completion))
             pending = self._take_now(1) if ran <= due else []
         return ran
 
@@ -100,12 +102,13 @@ class Apc:
     def bind(self) -> Callable[[Completion], None]:
         """Return what takes a completion, from any thread, for the thread that runs here."""
         routine, thread, apcs = self._routine, threading.current_thread().name, weakref.ref(_here.apcs)
+        context = copy_context()
 
         def put(completion: Completion) -> None:
             here = apcs()
             if here is None:
                 raise InvalidAsyncCall(f"the thread {thread}, which was to be told, has ended")
-            here.put(_Pending(routine, completion))
+            here.put(_Pending(context, routine, completion))
 
         return put
 

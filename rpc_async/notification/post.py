@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -62,11 +63,16 @@ class Post:
         self._routine = routine
         self._closed = False
 
-    def put(self, completion: Completion) -> None:
-        """Post a notification, from any thread. Raises if it cannot be posted."""
-        if self._closed:
-            raise InvalidAsyncCall("the Post was closed")
-        self._poster(partial(call_routine, self._routine, completion))
+    def bind(self) -> Callable[[Completion], None]:
+        """Return what takes a completion, from any thread; the routine will run in the context that is here now."""
+        context = copy_context()
+
+        def put(completion: Completion) -> None:
+            if self._closed:
+                raise InvalidAsyncCall("the Post was closed")
+            self._poster(partial(call_routine, context, self._routine, completion))
+
+        return put
 
     def close(self) -> None:
         """Post nothing more: calls that settle later are not told of here, which is logged. On Tk's own thread."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, TypeAlias
 
 from rpc_async.errors import InvalidArgument, InvalidAsyncCall, QueueClosed
@@ -28,6 +29,8 @@ Target: TypeAlias = asyncio.Event | threading.Event | CompletionQueue | Apc | Po
 - A `Post`: a routine that runs in a foreign loop.
 - Any other callable: called soon with a `Completion`, on the event loop of the call's channel or server. It must not
   block; what it raises is logged.
+
+A routine runs in the context (`contextvars`) in which it was named, as asyncio's own callbacks do.
 """
 
 
@@ -46,10 +49,8 @@ def bind(target: Target, mailbox: Mailbox) -> Sink:
         if target.closed:
             raise QueueClosed(f"notify={target!r}: it is closed, and would be told nothing")
         return target.put
-    if isinstance(target, Apc):
+    if isinstance(target, (Apc, Post)):
         return target.bind()
-    if isinstance(target, Post):
-        return target.put
     if isinstance(target, asyncio.Event):
         return _asyncio_event(target)
     if isinstance(target, threading.Event):
@@ -99,8 +100,10 @@ def _asyncio_event(event: asyncio.Event) -> Sink:
 
 
 def _callable(routine: Callable[[Completion], Any], mailbox: Mailbox) -> Sink:
+    context = copy_context()
+
     def put(completion: Completion) -> None:
-        if not mailbox.post(call_routine, routine, completion):
-            call_routine(routine, completion)  # the loop is closed: there is nobody else to do it
+        if not mailbox.post(call_routine, context, routine, completion):
+            call_routine(context, routine, completion)  # the loop is closed: there is nobody else to do it
 
     return put

@@ -73,5 +73,6 @@ class TkPoster:
         self._run()
 
     def _run(self) -> None:
-        for _ in range(len(self._functions)):
-            self._functions.popleft()()
+        with contextlib.ExitStack() as stack:  # whatever one of them raises, all are called
+            for function in reversed([self._functions.popleft() for _ in range(len(self._functions))]):
+                stack.callback(function)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 from rpc_async.core.notices import Gate
@@ -62,16 +63,18 @@ class Told:
         """Tell all that the call has settled (C8)."""
         if self._before is None:
             deliver(self._sink, Completion(AsyncEvent.CALL_COMPLETE, call, self._key))
-        else:
-            for one in self._all():
-                deliver(one._sink, Completion(AsyncEvent.CALL_COMPLETE, call, one._key))
+            return
+        with ExitStack() as stack:  # whatever one of them raises, all are told
+            for one in reversed(tuple(self._all())):
+                stack.callback(deliver, one._sink, Completion(AsyncEvent.CALL_COMPLETE, call, one._key))
 
     def tell(self, event: AsyncEvent, call: Any) -> None:
         """Tell those who want to know of an event, unless they have not taken the one before. On the mailbox's loop."""
-        for one in self._all():
-            gate = None if one._gates is None else one._gates.get(event)
-            if gate is not None and gate.news():
-                deliver(one._sink, latest(event, call, one._key, gate))
+        with ExitStack() as stack:
+            for one in reversed(tuple(self._all())):
+                gate = None if one._gates is None else one._gates.get(event)
+                if gate is not None and gate.news():
+                    stack.callback(deliver, one._sink, latest(event, call, one._key, gate))
 
     def _all(self) -> Iterator[Told]:
         chain: list[Told] = [self]

@@ -27,5 +27,5 @@ def test_C10_a_window_that_is_closed_takes_no_messages() -> None:
     window = dce.MessageWindow(posted.append, lambda window, message, wparam, state: None)
     window.close()
     with pytest.raises(rpc_async.InvalidAsyncCall, match="closed"):
-        window.post.put(rpc_async.Completion(rpc_async.AsyncEvent.CALL_COMPLETE, None, None))
+        window.post.bind()(rpc_async.Completion(rpc_async.AsyncEvent.CALL_COMPLETE, None, None))
     assert not posted

@@ -49,7 +49,7 @@ def put_from_threads(post: Post) -> None:
 
     def put(first: int) -> None:
         for number in range(first, first + CALLS // 4):
-            post.put(completion(number))
+            post.bind()(completion(number))
 
     threads = [threading.Thread(target=put, args=(first,)) for first in range(0, CALLS, CALLS // 4)]
     for thread in threads:
@@ -89,7 +89,7 @@ def test_C9_told_in_tk() -> None:
     putting.join()
     assert sorted(key for key, _ in got) == list(range(CALLS))
     assert {where for _, where in got} == {threading.get_ident()}
-    post.put(completion("on its way when closed"))
+    post.bind()(completion("on its way when closed"))
     post.close()
     assert got[-1][0] == "on its way when closed"
     post.close()  # again: nothing
@@ -102,7 +102,7 @@ def test_a_tk_that_does_not_come_round_is_sent_so_many_and_no_more(
     got: list[object] = []
     post = Post(tkinter.Tcl(), got.append)
     for key in range(4):
-        deliver(post.put, completion(key))
+        deliver(post.bind(), completion(key))
     assert len(logged(caplog)) == 1
     assert "does not come round" in caplog.text
     post.close()
@@ -127,7 +127,7 @@ def test_what_the_routine_raises_is_logged_and_stops_no_other(caplog: pytest.Log
 
     post = Post(lambda function: function(), routine)
     for key in ("bad", 1):
-        deliver(post.put, completion(key))
+        deliver(post.bind(), completion(key))
     assert got == [1]
     assert [record.getMessage() for record in logged(caplog)] == [
         "'the call': the routine that was told of CALL_COMPLETE raised"
@@ -142,9 +142,9 @@ def test_a_loop_that_ended_loses_the_notification_which_is_logged_once(caplog: p
     post = Post(lambda function: function(), print)
     post.close()
     for put, why in (
-        (Post(own.post, print).put, "its target raised"),
-        (Post(closed, print).put, "is closed"),
-        (post.put, "the Post was closed"),
+        (Post(own.post, print).bind(), "its target raised"),
+        (Post(closed, print).bind(), "is closed"),
+        (post.bind(), "the Post was closed"),
     ):
         caplog.clear()
         deliver(put, completion(1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextvars import copy_context
 from typing import Any
 
 import pytest
@@ -126,7 +127,7 @@ def test_what_a_callable_raises_is_logged(caplog: pytest.LogCaptureFixture) -> N
     def routine(_: Completion) -> None:
         raise asyncio.CancelledError
 
-    call_routine(routine, TOLD)
+    call_routine(copy_context(), routine, TOLD)
     assert [record.getMessage() for record in logged(caplog)] == [
         "'the call': the routine that was told of CALL_COMPLETE raised"
     ]
