@@ -42,8 +42,8 @@ class Pump:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is being written, and a `flush` would have an effect."""
-        return not self._writing
+        """Whether nothing is being written, and nothing is going to look for something to write."""
+        return not (self._writing or self._scheduled or self._stopped)
 
     def flush(self) -> None:
         """Write what there is to write now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import cast
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -10,11 +11,18 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import pytest
 from hypothesis import settings
 
+from tests import rest
 from tests.harness import SocketWire, Wire
 
 settings.register_profile("ci", max_examples=200, deadline=None, print_blob=True)
 settings.register_profile("dev", max_examples=50, deadline=None, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture(autouse=True)
+def _at_rest(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whoever has a session ends with this: nothing can be sent while nobody is going to look."""
+    yield from rest.watch(monkeypatch)
 
 
 @pytest.fixture(params=["native", "session", "memory"])

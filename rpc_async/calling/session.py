@@ -90,7 +90,10 @@ class SessionDriver:
         self.connectivity: Final[Connectivity] = self._streams.connectivity
 
     def _new_session(self) -> Session:
-        return Session(causal=self._causal, max_payload=self._max_payload)
+        return Session(causal=self._causal, max_payload=self._max_payload, wake=self._rouse)
+
+    def _rouse(self) -> None:
+        self._streams.rouse()
 
     # -- calls, from any thread -------------------------------------------------------------------------
 
@@ -116,7 +119,7 @@ class SessionDriver:
             return self._begin_natively(call, payload, with_head) if self.unsupported else False
         if not call.number:
             return call.settle(fault(RpcStatus.SERVER_TOO_BUSY, _FULL))
-        if not self._streams.wake():
+        if not self._streams.hurry():
             return False
         if call.deadline is not None:
             self.mailbox.run(self._set_timer, call)
@@ -126,7 +129,7 @@ class SessionDriver:
         with self._lock:
             asked = call.ids is self.session.ids and self.session.machine.ask(call.number)
         if asked:
-            self._streams.wake()
+            self._streams.hurry()
         else:
             request.answer(RpcStatus.NO_CALL_ACTIVE)
 
@@ -140,13 +143,13 @@ class SessionDriver:
                     session.machine.withdraw(lambda other: other is call)  # it may never have left
                 session.machine.abort(call.number, abort_head(reason))
         self.mailbox.run(self._after_end, call)
-        self._streams.wake()
+        self._streams.hurry()
 
     def watch(self, call: AsyncCall[Any]) -> None:
         with self._lock:
             if call.ids is self.session.ids:
                 self.session.machine.watch(call.number)
-        self._streams.wake()
+        self._streams.hurry()
 
     def _set_timer(self, call: AsyncCall[Any]) -> None:
         remaining = call.time_remaining()

@@ -56,10 +56,12 @@ class Session:
 
     __slots__ = ("id", "ids", "linger", "machine", "opened")
 
-    def __init__(self, *, causal: bool, max_payload: int) -> None:
+    def __init__(self, *, causal: bool, max_payload: int, wake: Callable[[], object]) -> None:
         self.id: Final = new_session_id()
         self.ids: Final = CallIds(self.id)
-        self.machine: Final[ClientSession[AsyncCall[Any]]] = ClientSession(causal=causal, max_payload=max_payload)
+        self.machine: Final[ClientSession[AsyncCall[Any]]] = ClientSession(
+            causal=causal, max_payload=max_payload, wake=wake
+        )
         self.opened: bool = False
         """The server knows it."""
         self.linger: float = 0.0
@@ -116,19 +118,29 @@ class Streams:
         self._open_channel = open_channel
         self._linger = linger
         self._pump: Pump | None = None
-        self._woken = False  # whether whoever sends will look again by itself
+        self._roused = False  # here on the loop, and nobody was hurried since
         self._waker: asyncio.Future[None] | None = None
         self._wanted = False
         self._task = self._loop.create_task(self._run())
 
     # -- being told that there is something to send -----------------------------------------------------
 
-    def wake(self) -> bool:
-        """There is something to send. From any thread. False if the loop is closed."""
-        if self._woken:
-            return not self._loop.is_closed()
-        self._woken = True
-        return self._mailbox.run(self._wake)
+    def rouse(self) -> None:
+        """Have the writer look soon: there is something to send. From any thread; the link calls it, under the lock."""
+        if not self._mailbox.here():
+            self._mailbox.post(self._wake)
+        elif self._pump is not None:
+            self._pump.flush_soon()
+            self._roused = True
+        else:
+            self._wake()
+
+    def hurry(self) -> bool:
+        """Something was said, from any thread, and the lock is free again. False if the loop is closed."""
+        if self._roused and self._mailbox.here():
+            self._roused = False
+            self._wake()
+        return not self._loop.is_closed()
 
     def _wake(self) -> None:
         if self._pump is not None:
@@ -149,8 +161,9 @@ class Streams:
         return bool(machine.outstanding) or machine.link.wants_to_send or self._wanted
 
     async def _sleep_until_needed(self) -> None:
-        self._woken = False
-        if not self._needed():  # looked at after the flag is down: whoever comes later will wake
+        with self._mailbox.lock:  # whoever comes later wakes
+            asleep = self._owner.session.machine.link.sleep() and not self._needed()
+        if asleep:
             self._waker = self._loop.create_future()
             await self._waker
             self._waker = None
@@ -265,13 +278,9 @@ class Streams:
         link, lock, hear, read = machine.link, self._mailbox.lock, self._owner.hear, bare_reader(stream)
 
         def next_batch() -> bytes | None:
-            self._woken = False
             with lock:
-                if not link.wants_to_send:
-                    return None
-                frames = link.take(self._loop.time())
-            self._woken = True
-            return encode_request(frames, link.ack())
+                frames = link.next(self._loop.time())
+            return None if frames is None else encode_request(frames, link.ack())
 
         pump = self._pump = Pump(self._loop, bare_writer(stream), next_batch)
         try:
@@ -287,15 +296,13 @@ class Streams:
                 with lock:
                     link.arrived(len(frames), len(data), ack, self._loop.time())
                 chunk = _chunk(len(machine.outstanding))
-                for begin in range(0, len(frames) or 1, chunk):  # an acknowledgement with no frames makes room, too
+                for begin in range(0, len(frames), chunk):
                     if begin:
                         await asyncio.sleep(0)
                     hear(machine, frames[begin : begin + chunk])
-                    pump.flush_soon()  # after those whose calls have ended, who may begin the next ones
         finally:
             pump.stop()
             self._pump = None
-            self._woken = True
 
     async def close(self) -> None:
         """End the session that has a stream, as the last word on it, and open none any more."""

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from rpc_async.core.frames import SERVER_KINDS, Frame, FrameKind, ProtocolError
+from rpc_async.core.link import nobody
 from rpc_async.core.session import HEAD_ROOM, MAX_METHOD_NAME, MAX_METHODS, METHOD_BITS, Session
 
 __all__ = ["ClientSession", "Lost", "Withdrawn"]
@@ -61,8 +62,15 @@ class ClientSession(Session, Generic[CallT]):
 
     __slots__ = ("_methods", "closed", "outstanding")
 
-    def __init__(self, *, causal: bool, max_payload: int) -> None:
-        super().__init__(causal=causal, max_payload=max_payload)
+    def __init__(self, *, causal: bool, max_payload: int, wake: Callable[[], object] = nobody) -> None:
+        """Make a session.
+
+        Args:
+            causal: Whether a call waits for the large requests before it (C13).
+            max_payload: Bytes: the largest message that this side takes.
+            wake: Wakes the writer; see `Link`.
+        """
+        super().__init__(causal=causal, max_payload=max_payload, wake=wake)
         self.outstanding: Final[dict[int, CallT]] = {}
         """The calls that have not ended, by their numbers."""
         self.closed: bool = False

@@ -7,6 +7,11 @@ sends again from there. The model is XMPP's stream management (XEP-0198).
 The owner pushes frames, asks `take()` for what to send now, and tells what arrived: `acknowledge` and `arrived`
 for each batch, `resume` after a cut. The layer above never sees a cut.
 
+Who writes asks `next()`, which gives a batch or puts the writer to sleep. The link wakes it, by the function that it
+was given, as soon as anything that is pushed or arrives makes something takeable. So there is no state in which
+something may be sent and nobody looks: what the writer waits for (a frame, room, an acknowledgement that is due) comes
+in here.
+
 Large frames go in pieces (`START`, `PIECE` ...), cut when they are taken. In a causal link what was pushed after a
 large frame waits for it; else the pieces take turns with the frames that come later, and with each other. How many
 may be on their way is for `pacing.py`. Time is passed in, in seconds of any clock that only goes forward.
@@ -21,7 +26,7 @@ from typing import Final, NamedTuple, cast
 from rpc_async.core.frames import MAX_PAYLOAD, Frame, FrameKind, ProtocolError
 from rpc_async.core.pacing import Pacer
 
-__all__ = ["MAX_BATCH", "WINDOW", "WINDOW_FRAMES", "Link"]
+__all__ = ["MAX_BATCH", "WINDOW", "WINDOW_FRAMES", "Link", "nobody"]
 
 MAX_BATCH: Final = 120 * 1024
 """Bytes: a batch takes no more frames once it has this much. With its last frame and a piece it stays under 256 KiB."""
@@ -51,6 +56,10 @@ FULL_FRAMES: Final = 1024 * 1024
 """Frames that may wait to be sent."""
 
 _START, _PIECE, _DROP = (int(kind) for kind in (FrameKind.START, FrameKind.PIECE, FrameKind.DROP))
+
+
+def nobody() -> None:
+    """Wake nobody: for an owner that looks by itself."""
 
 
 class _Batch(NamedTuple):
@@ -86,12 +95,21 @@ class Link:
     __slots__ = (
         "_again", "_again_bytes", "_again_frames", "_begun_bytes", "_causal", "_empty", "_large", "_pacer", "_queue",
         "_queued_large", "_retained", "_retained_bytes", "_sent", "_told", "_unacknowledged_bytes", "_unfinished",
-        "acknowledged", "queued_bytes", "received",
+        "_wake", "acknowledged", "asleep", "queued_bytes", "received",
     )  # fmt: skip
 
-    def __init__(self, *, causal: bool) -> None:
-        """Make a link; in a causal one, what is pushed after a large frame waits for it."""
+    def __init__(self, *, causal: bool, wake: Callable[[], object] = nobody) -> None:
+        """Make a link.
+
+        Args:
+            causal: Whether what is pushed after a large frame waits for it.
+            wake: Wakes the writer. It is called from inside of what makes something takeable, under whatever lock that
+                is told under: it must see to it that the writer asks `next` soon, and do no more.
+        """
         self._causal = causal
+        self._wake = wake
+        self.asleep: bool = False
+        """The writer has found nothing to send, and asks again only when it is woken."""
         self._queue: deque[Frame | _Large] = deque()
         self._queued_large = 0
         self._large: deque[_Large] = deque()
@@ -137,11 +155,15 @@ class Link:
         else:
             self._queue.append((kind, number, payload))
         self.queued_bytes += size
+        if self.asleep:
+            self._rouse()
 
     def push_first(self, kind: int, number: int, payload: bytes) -> None:
         """Have a small frame sent before everything that was pushed and has not been taken."""
         self._queue.appendleft((kind, number, payload))
         self.queued_bytes += len(payload)
+        if self.asleep:
+            self._rouse()
 
     @property
     def holds_large(self) -> bool:
@@ -159,14 +181,17 @@ class Link:
         if large in self._large:
             self._large.remove(large)
         self._queue.append((_DROP, number, b""))
+        if self.asleep:
+            self._rouse()
         return True
 
     def forget(self) -> None:
-        """Let go of everything that was pushed. Nothing is sent any more, and `resume` must not be called."""
+        """Let go of everything that was pushed, and of the writer. Nothing is sent any more; do not `resume`."""
         for items in (self._queue, self._large, self._retained, self._again, self._unfinished):
             items.clear()
         self._pacer.cut()
         self._queued_large = 0
+        self._wake = nobody
         self.queued_bytes = self._begun_bytes = self._retained_bytes = self._again_bytes = self._again_frames = 0
         self.acknowledged = self._sent
 
@@ -224,6 +249,11 @@ class Link:
         return self.received - self._told >= ACK_FRAMES or self._unacknowledged_bytes >= ACK_BYTES
 
     @property
+    def all_taken(self) -> bool:
+        """Whether everything that was pushed has been taken, to the last piece."""
+        return not (self._queue or self._large)
+
+    @property
     def idle(self) -> bool:
         """Whether the other side has everything that was pushed."""
         return not (self._queue or self._large or self._retained or self._again)
@@ -271,6 +301,24 @@ class Link:
                     kept.append(large)
         self._queue = kept
         return taken
+
+    def next(self, now: float) -> list[Frame] | None:
+        """Return the frames of the next batch, maybe none where only an acknowledgement is due; for the writer.
+
+        None: there is nothing to send, and the writer sleeps until it is woken. Whoever has a new stream to write to
+        asks without being woken.
+        """
+        return None if self.sleep() else self.take(now)
+
+    def sleep(self) -> bool:
+        """Put the writer to sleep if there is nothing to send. Returns whether it sleeps."""
+        self.asleep = not self.wants_to_send
+        return self.asleep
+
+    def _rouse(self) -> None:
+        if self.wants_to_send:
+            self.asleep = False
+            self._wake()
 
     def take(self, now: float) -> list[Frame]:
         """Return the frames of the next batch, which are kept until they are acknowledged; maybe none.
@@ -363,7 +411,7 @@ class Link:
     # -- receiving --------------------------------------------------------------------------------------
 
     def acknowledge(self, count: int, now: float) -> None:
-        """The other side has acknowledged `count` frames in all.
+        """The other side has acknowledged `count` frames in all. `arrived` does this; it does not wake the writer.
 
         Raises:
             ProtocolError: It cannot have: so many were never sent; or it has taken an acknowledgement back.
@@ -405,6 +453,8 @@ class Link:
             self.acknowledge(ack, now)
         self.received += count
         self._unacknowledged_bytes += size
+        if self.asleep:
+            self._rouse()  # for what may be sent now; and for the acknowledgement, which may be due
 
     # -- cuts -------------------------------------------------------------------------------------------
 

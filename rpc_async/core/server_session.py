@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from rpc_async.core.frames import Frame, FrameKind, ProtocolError
+from rpc_async.core.link import nobody
 from rpc_async.core.session import HEAD_ROOM, MAX_CALLS, MAX_METHOD_NAME, MAX_METHODS, METHOD_BITS, Session
 
 __all__ = ["ServerSession", "Told"]
@@ -39,8 +40,14 @@ class ServerSession(Session, Generic[CallT]):
 
     __slots__ = ("_early", "_methods", "calls", "closed")
 
-    def __init__(self, *, max_payload: int) -> None:
-        super().__init__(causal=False, max_payload=max_payload)  # replies may overtake each other
+    def __init__(self, *, max_payload: int, wake: Callable[[], object] = nobody) -> None:
+        """Make a session.
+
+        Args:
+            max_payload: Bytes: the largest message that this side takes.
+            wake: Wakes the writer; see `Link`.
+        """
+        super().__init__(causal=False, max_payload=max_payload, wake=wake)  # replies may overtake each other
         self.calls: Final[dict[int, CallT]] = {}
         """The calls whose outcome the client waits for, by their numbers."""
         self.closed: bool = False

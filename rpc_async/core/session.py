@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from rpc_async.core.assembly import Assembly
@@ -27,8 +28,8 @@ class Session:
 
     __slots__ = ("assembly", "begun", "cut_at", "link", "max_payload")
 
-    def __init__(self, *, causal: bool, max_payload: int) -> None:
-        self.link: Final = Link(causal=causal)
+    def __init__(self, *, causal: bool, max_payload: int, wake: Callable[[], object]) -> None:
+        self.link: Final = Link(causal=causal, wake=wake)
         self.assembly: Final = Assembly(_TRANSFERS * (max_payload + HEAD_ROOM))
         self.max_payload: Final = max_payload
         """Bytes: the largest message that this side takes."""

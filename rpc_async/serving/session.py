@@ -153,7 +153,9 @@ class ServedSession:
     def __init__(self, service: SessionService, session_id: bytes, identity: Identity) -> None:
         self.ids: Final = CallIds(session_id)
         self.key: Final = session_key(session_id)
-        self.machine: Final[ServerSession[ServedCall]] = ServerSession(max_payload=service.max_payload)
+        self.machine: Final[ServerSession[ServedCall]] = ServerSession(
+            max_payload=service.max_payload, wake=self._rouse
+        )
         self.identity: Identity = identity
         self.stream: Stream | None = None
         self.loop: Final = service.dispatcher.loop
@@ -219,15 +221,20 @@ class ServedSession:
             return opened_response(self._service.opened(found=True), link.ack())
         if self._progress and link.ready:
             self._push_progress()
-        if not link.wants_to_send:
-            if self._sent is not None and link.queued_bytes == 0:
+        frames = link.next(self.loop.time())
+        if frames is None:
+            if self._sent is not None and link.all_taken:
                 self._sent.set()
             return None
-        frames = link.take(self.loop.time())
         return encode_response(frames, link.ack())
 
+    def _rouse(self) -> None:
+        """Have the writer look soon: there is something to send. The link calls it."""
+        if self.stream is not None and not self._hearing:  # else it looks at the end of what is heard
+            self.stream.pump.flush_soon()
+
     def wake(self) -> None:
-        """There is something to send."""
+        """Something was said to the client, or there will be something to say to it."""
         if self._hearing:
             return
         if self.machine.link.queued_bytes > self._gate:

@@ -1,4 +1,7 @@
-"""Both sides of a session over a network that carries, delays and cuts at random (C13, C14)."""
+"""Both sides of a session over a network that carries, delays and cuts at random (C13, C14).
+
+Each side sends only while its writer is awake, as the drivers do: a side that may send and is not told so hangs here.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from rpc_async.core.client_session import ClientSession
 from rpc_async.core.frames import MAX_PAYLOAD, Frame, FrameKind
 from rpc_async.core.server_session import ServerSession
+from rpc_async.core.session import Session
 
 Batch = tuple[list[Frame], int]
-SIZES = st.sampled_from([0, 1, 100, MAX_PAYLOAD, MAX_PAYLOAD + 1, 3 * MAX_PAYLOAD])
+SIZES = st.sampled_from([0, 1, 100, MAX_PAYLOAD, MAX_PAYLOAD + 1, 3 * MAX_PAYLOAD, 20 * MAX_PAYLOAD])
 
 
 def size_of(frames: list[Frame]) -> int:
@@ -26,8 +30,11 @@ class SessionMachine(RuleBasedStateMachine):
     @initialize(causal=st.booleans())
     def start(self, causal: bool) -> None:
         self.causal = causal
-        self.client: ClientSession[str] = ClientSession(causal=causal, max_payload=1 << 24)
-        self.server: ServerSession[str] = ServerSession(max_payload=1 << 24)
+        self.awake = {"client", "server"}
+        self.client: ClientSession[str] = ClientSession(
+            causal=causal, max_payload=1 << 24, wake=lambda: self.awake.add("client")
+        )
+        self.server: ServerSession[str] = ServerSession(max_payload=1 << 24, wake=lambda: self.awake.add("server"))
         self.to_server: deque[Batch] = deque()
         self.to_client: deque[Batch] = deque()
         self.sizes: dict[int, int] = {}
@@ -68,13 +75,19 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule()
     def client_sends(self) -> None:
-        if self.client.link.wants_to_send:
-            self.to_server.append((self.client.link.take(self.now), self.client.link.ack()))
+        self._send("client", self.client, self.to_server)
 
     @rule()
     def server_sends(self) -> None:
-        if self.server.link.wants_to_send:
-            self.to_client.append((self.server.link.take(self.now), self.server.link.ack()))
+        self._send("server", self.server, self.to_client)
+
+    def _send(self, name: str, machine: Session, to: deque[Batch]) -> None:
+        if name in self.awake:
+            frames = machine.link.next(self.now)
+            if frames is None:
+                self.awake.remove(name)
+            else:
+                to.append((frames, machine.link.ack()))
 
     @rule()
     def server_hears(self) -> None:
@@ -117,6 +130,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.server.resumed(self.client.link.received)
         self.client.resumed(self.server.link.received)
         assert self.client.time_left(self.now + 2, 3) is None
+        self.awake = {"client", "server"}  # whoever has a new stream looks
 
     @invariant()
     def once(self) -> None:
@@ -129,16 +143,16 @@ class SessionMachine(RuleBasedStateMachine):
         if self.causal:  # C13
             assert self.executed == sorted(self.executed)
 
+    @invariant()
+    def whoever_may_send_is_awake(self) -> None:
+        if hasattr(self, "client"):
+            assert "client" in self.awake or not self.client.link.wants_to_send
+            assert "server" in self.awake or not self.server.link.wants_to_send
+
     def teardown(self) -> None:
         if not hasattr(self, "client"):
             return
-        while (
-            self.client.link.wants_to_send
-            or self.server.link.wants_to_send
-            or self.to_server
-            or self.to_client
-            or self.server.calls
-        ):
+        while self.awake or self.to_server or self.to_client or self.server.calls:
             self.client_sends()
             self.server_hears()
             while self.server.calls:
@@ -149,6 +163,8 @@ class SessionMachine(RuleBasedStateMachine):
         assert set(self.executed) >= set(self.sizes) - self.aborted
         assert self.client.assembly.held_bytes == self.server.assembly.held_bytes == 0
         assert self.client.link.queued_bytes == self.server.link.queued_bytes == 0
+        assert self.client.link.all_taken
+        assert self.server.link.all_taken
         self.once()
 
 
