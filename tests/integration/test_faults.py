@@ -37,6 +37,13 @@ async def test_C14_C8_cuts_at_random_lose_nothing_and_execute_and_settle_nothing
     assert counts.resumed
 
 
+async def test_C14_C8_large_messages_among_small_ones_are_carried_over_cuts() -> None:
+    counts = await short("large")
+    assert counts.resumed
+    assert counts.more["in pieces, up"]
+    assert counts.more["in pieces, down"]
+
+
 @pytest.mark.parametrize("anew", [True, False])
 async def test_C14_a_server_killed_at_any_moment_is_told_apart(socket_wire: SocketWire, anew: bool) -> None:
     counts = Counts()

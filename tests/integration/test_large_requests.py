@@ -1,4 +1,7 @@
-"""Large requests and replies over sockets: each is answered, whatever its size, alone and among others."""
+"""Large requests and replies over sockets: each is answered, whatever its size, alone and among others.
+
+With cuts, and for longer, it is the scenario `large` of `make soak`, which `test_faults.py` has in its short form.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,15 @@ import itertools
 import pytest
 
 import rpc_async
-from rpc_async.demo.v1 import demo_pb2
+from benchmarks.children import Children
+from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
 from tests.harness import PATIENCE, EchoCall, Servicer, pair
+from tests.soak.large import KIB, MIB, MOST
+from tests.soak.servers import start_server
+from tests.soak.work import Order
 
-KIB = 1024
+SMALL = 20
+"""Calls that large ones are among."""
 
 
 class Sized(Servicer):
@@ -37,3 +45,19 @@ async def test_C8_requests_of_any_size_one_after_another(causal: bool, order: tu
                 for up, down in ((size, 0), (0, size), (size, size)):
                     reply = await asyncio.wait_for(rpc_async.begin(echo, sized(up, down)), PATIENCE)
                     assert len(reply.payload) == 8 + down
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("among", [False, True])
+async def test_C8_requests_of_60_KiB_to_63_MiB_to_a_server_in_another_process(causal: bool, among: bool) -> None:
+    async with Children() as children:
+        server = await start_server(children)
+        async with rpc_async.connect(server.target, transport="session", causal=causal) as channel:
+            echo = demo_pb2_grpc.DemoStub(channel).Echo
+            for size in (60 * KIB, 64 * KIB, 65 * KIB, 520 * KIB, 1100 * KIB, 7 * MIB, MOST):
+                for up, down in ((size, 0), (0, size), (size, size)):
+                    begun = [(0, 0)] * SMALL + [(up, down)] + [(0, 0)] * SMALL if among else [(up, down)]
+                    orders = [(Order(number, size=two), one) for number, (one, two) in enumerate(begun)]
+                    calls = [rpc_async.begin(echo, order.request(padding)) for order, padding in orders]
+                    for (order, _), call in zip(orders, calls, strict=True):
+                        assert order.answered_by(await asyncio.wait_for(call, PATIENCE))

@@ -41,6 +41,12 @@ class Abort(NamedTuple):
     which: int
 
 
+class Ask(NamedTuple):
+    """The server is asked to stop one of the calls."""
+
+    which: int
+
+
 class Cut(NamedTuple):
     """The connection is cut."""
 
@@ -51,11 +57,12 @@ class Turns(NamedTuple):
     number: int
 
 
-Act = Call | Abort | Cut | Turns
+Act = Call | Abort | Ask | Cut | Turns
 ACTS: Final = st.lists(
     st.one_of(
         st.builds(Call, st.sampled_from(SIZES), st.sampled_from(SIZES), st.booleans()),
         st.builds(Abort, st.integers(0, 9)),
+        st.builds(Ask, st.integers(0, 9)),
         st.just(Cut()),
         st.builds(Turns, st.integers(1, 30)),
     ),
@@ -95,6 +102,8 @@ async def play(acts: list[Act], causal: bool) -> None:
                     begun.append((act, rpc_async.begin(echo, request, wait_for_ready=True)))
                 elif isinstance(act, Abort) and begun:
                     begun[act.which % len(begun)][1].cancel()
+                elif isinstance(act, Ask) and begun:
+                    begun[act.which % len(begun)][1].request_cancel()
                 elif isinstance(act, Cut):
                     both.cut()
                 elif isinstance(act, Turns):

@@ -39,6 +39,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", metavar="NAME,...", type=names, default=list(SCENARIOS), help=f"of {', '.join(SCENARIOS)}"
     )
+    parser.add_argument("--least", type=int, help="how much of each, in its own unit, however long that takes")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the counts into FILE")
     parser.add_argument("--seed", type=int, help="what chance is made of; it is printed")
     arguments = parser.parse_args()
@@ -72,6 +73,7 @@ def main() -> int:
         scenario = SCENARIOS[name]
         seconds = 60 * arguments.minutes * scenario.share / shares
         least = max(scenario.short, round(scenario.long * min(seconds / (TEN_MINUTES * scenario.share), 1)))
+        least = least if arguments.least is None else arguments.least
         began = time.monotonic()
         counts = asyncio.run(perform(scenario, Budget(seconds=seconds, least=least, seed=seed)))
         print(row(name, counts, time.monotonic() - began), flush=True)

@@ -12,6 +12,7 @@ from tests.soak.crowd import crowd
 from tests.soak.cuts import cuts
 from tests.soak.handlers import handlers
 from tests.soak.kills import killed_clients, killed_servers
+from tests.soak.large import large
 from tests.soak.races import races
 from tests.soak.silence import silence
 from tests.soak.slow import slow
@@ -24,7 +25,8 @@ STUCK: Final = 90.0
 """Seconds without any change in the counts after which a scenario hangs."""
 
 SCENARIOS: Final = {
-    "cuts": Scenario(cuts, "connections cut at random under load", "cuts", 60, 4000, 0.4),
+    "cuts": Scenario(cuts, "connections cut at random under load", "cuts", 60, 4000, 0.3),
+    "large": Scenario(large, "large messages among small ones, cut at random", "calls", 300, 10_000, 0.1),
     "killed-servers": Scenario(killed_servers, "servers killed at every moment of a call", "rounds", 2, 20, 0.1),
     "killed-clients": Scenario(killed_clients, "clients killed with calls outstanding", "rounds", 1, 20, 0.05),
     "silence": Scenario(silence, "servers, clients and networks stopped", "rounds", 1, 20, 0.1),
