@@ -106,6 +106,13 @@ class Nowhere:
     def __init__(self) -> None:
         self.mailbox = Mailbox(asyncio.get_running_loop())
 
+    @property
+    def transport(self) -> SocketWire:
+        return "native"
+
+    def why(self, call: rpc_async.AsyncCall[Any]) -> str:
+        return "nothing carries it"
+
     def tell_cancel(self, call: rpc_async.AsyncCall[Any], request: CancelRequest) -> None:
         request.answer(rpc_async.RpcStatus.OK)
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Generator, Sequence
 from contextvars import Context, copy_context
-from typing import Any, Final, NoReturn, Protocol, TypeVar
+from typing import Any, Final, Literal, NoReturn, Protocol, TypeVar
 
 import grpc
 import grpc.aio
@@ -47,6 +47,15 @@ class CallDriver(Protocol):
     @property
     def mailbox(self) -> Mailbox:
         """The way into the channel's loop."""
+        ...
+
+    @property
+    def transport(self) -> Literal["session", "native"]:
+        """The wire."""
+        ...
+
+    def why(self, call: AsyncCall[Any]) -> str:
+        """Return why the call goes by it."""
         ...
 
     def tell_cancel(self, call: AsyncCall[Any], request: CancelRequest) -> None:
@@ -103,6 +112,14 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
     """The driver's: the initial and the trailing metadata, where they came with the outcome."""
     wait_for_ready: bool = False
     """The driver's: whether the call waits for a connection, in place of failing where there is none."""
+    reason: str | None = None
+    """The driver's: why the call goes the way it goes, where that is not so of all its channel's calls."""
+    watched: bool = False
+    """The driver's: somebody wants progress reports."""
+    tries: int = 0
+    """The driver's: sessions that were lost in the middle of the call's request."""
+    options: Any = None
+    """The driver's: the metadata and credentials that go with the call, where it has some."""
     cancel_request: CancelRequest | None = None
     """The driver's: to be answered once it is known that the server was asked to stop."""
     timer: asyncio.TimerHandle | None = None
@@ -138,6 +155,19 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
         """The call's id, chosen at random. To hold it is the permission to look at the call and to cancel it."""
         ids = self.ids
         return "" if ids is None else ids.of(self.number)
+
+    @property
+    def transport(self) -> Literal["session", "native"]:
+        """The wire that carries the call: "session", or "native" for a gRPC call of its own.
+
+        A call that waits for the server to say whether it offers sessions reads "session", and may still go natively.
+        """
+        return self.driver.transport
+
+    @property
+    def transport_reason(self) -> str:
+        """Why it is that wire, for a person."""
+        return self.driver.why(self)
 
     # -- looking ----------------------------------------------------------------------------------------
 

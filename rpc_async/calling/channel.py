@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import math
 import re
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Final, Literal, Self, cast
+from typing import Any, Final, Self, cast
 
 import grpc
 import grpc.aio
 
+from rpc_async.calling.carriers import Carriers
+from rpc_async.calling.choice import Transport, choose, has_interceptors
+from rpc_async.calling.dialer import Dialer
 from rpc_async.calling.io_loop import IoLoop
 from rpc_async.calling.method import UnaryMethod
 from rpc_async.calling.native import NativeDriver
@@ -20,9 +24,10 @@ from rpc_async.calling.session import SessionDriver
 from rpc_async.calling.streaming import StreamingMethod
 from rpc_async.errors import CannotSupport, InvalidArgument, InvalidBinding
 from rpc_async.wire.metadata import DEFAULT_MAX_PAYLOAD, MAX_METADATA
-from rpc_async.wire.session import MAX_BATCH_BYTES
 
 __all__ = ["Channel", "connect"]
+
+_LOGGER: Final = logging.getLogger("rpc_async.calling")
 
 _DEFAULT_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.max_receive_message_length", DEFAULT_MAX_PAYLOAD),
@@ -30,11 +35,6 @@ _DEFAULT_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.max_metadata_size", MAX_METADATA),  # room for a fault's whole chain of details (C15)
     ("grpc.absolute_max_metadata_size", MAX_METADATA),
 )
-_STREAM_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
-    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own, which ends with the stream
-)
-_KEEPALIVE_TIMEOUT: Final = 20.0
-"""Seconds that the server may take to answer a keepalive ping: gRPC's own number."""
 _PORT: Final = re.compile(r"(?:[^:/]+|\[[^\]]+\]):([^:/]*)\Z")
 
 
@@ -54,35 +54,36 @@ class Channel(grpc.aio.Channel):
         options: Sequence[tuple[str, Any]],
         interceptors: Sequence[grpc.aio.ClientInterceptor],
         compression: grpc.Compression | None,
-        transport: Literal["auto", "session", "native"],
+        transport: Transport,
         causal: bool,
         linger: float,
         keepalive: float | None,
+        open_timeout: float,
     ) -> None:
         merged = {**dict(_DEFAULT_OPTIONS), **dict(options)}
         limit, received = merged["grpc.max_send_message_length"], merged["grpc.max_receive_message_length"]
         self._max_reply = DEFAULT_MAX_PAYLOAD if received < 0 else received
         self.target: Final = target
-        self.intercepted: Final = bool(interceptors)
+        self.intercepted: bool = bool(interceptors)
         """Whether gRPC interceptors see the calls, which want messages, not bytes."""
         self.max_payload: Final[int] = DEFAULT_MAX_PAYLOAD if limit < 0 else limit
         """Bytes: the largest request."""
-        self._credentials = credentials
-        self._options = tuple(merged.items())
-        self._interceptors = tuple(interceptors)
-        self._compression = compression
-        self._dial: Callable[[], grpc.aio.Channel] | None = None
-        """Makes the gRPC channel in place of gRPC, for what is not reached by a target."""
+        self.transport: Transport
+        """How calls travel, as far as it is known before the channel connects. See `connect`."""
+        self.transport, self._why = choose(
+            transport,
+            target=target,
+            credentials=credentials,
+            options=dict(options),
+            intercepted=self.intercepted,
+            compression=compression,
+        )
+        self._dialer = Dialer(target, credentials, merged, interceptors, compression, keepalive)
         self._lock = threading.Lock()
-        if min(self.max_payload, self._max_reply) < MAX_BATCH_BYTES and transport != "native":
-            if transport == "session":
-                raise InvalidArgument(f"transport 'session' needs message limits of {MAX_BATCH_BYTES} bytes or more")
-            transport = "native"
-        self._transport = transport
         self._causal = causal
         self._linger = linger
-        self._keepalive = keepalive
-        self._io: IoLoop | None = None
+        self._open_timeout = open_timeout
+        self._carriers: Carriers | None = None
         self._native: NativeDriver | None = None
         self._session: SessionDriver | None = None
         self._closed = False
@@ -113,20 +114,42 @@ class Channel(grpc.aio.Channel):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._io is not None
-        self._io.run_blocking(self._close(None))
-        self._io.stop()
+        assert self._carriers is not None
+        io = self._carriers.io
+        try:
+            io.run_blocking(self._close(None))
+        finally:
+            io.stop()
 
     async def close(self, grace: float | None = None) -> None:
         """Close the channel. A call that has not settled is aborted, and settles as CALL_CANCELLED.
 
+        It goes on to its end where the caller is cancelled. Closing again waits for that end, and brings it forward
+        if its own `grace` is over sooner.
+
         Args:
             grace: Seconds to wait for outstanding calls first. None: none.
         """
-        if self._io is None:
+        if self._carriers is None:
             self._closed = True
             return
-        await self._io.run(self._close(grace))
+        await self._carriers.io.run(self._close(grace))
+
+    async def _close(self, grace: float | None) -> None:
+        carriers = self._carriers
+        assert carriers is not None
+        with self._lock:
+            self._closed = True
+            self._native = self._session = None
+        await carriers.close(grace)
+
+    def __del__(self) -> None:
+        carriers = getattr(self, "_carriers", None)
+        if carriers is None or self._closed or carriers.io.loop.is_closed():
+            return
+        text = f"{self!r} was dropped and not closed: its connections are closed once its calls have settled"
+        warnings.warn(text, ResourceWarning, source=self, stacklevel=1)
+        carriers.io.mailbox.post(carriers.release)
 
     async def _open_async(self, io: IoLoop) -> None:
         self._open(io)
@@ -135,54 +158,35 @@ class Channel(grpc.aio.Channel):
         with self._lock:
             if self._closed:
                 raise InvalidBinding(f"{self!r} is closed; connect() again")
-            if self._native is not None:
-                if self._io is not None and self._io.loop is io.loop:
-                    return self._native
+            if self._carriers is not None:
+                if self._carriers.io.loop is io.loop:
+                    return self._carriers.native
                 raise InvalidBinding(f"{self!r} is open already, on another event loop")
-            self._io = io
-            native = NativeDriver(io, self._inner(self._options, self._interceptors))
-            if self._transport != "native":
-                self._session = SessionDriver(
+            channel = self._dialer.native()
+            if has_interceptors(channel):  # those that were given, or what instruments gRPC from outside
+                self.intercepted = True
+                if self.transport == "auto":
+                    self.transport, self._why = "native", "the channel has client interceptors"
+            native = NativeDriver(io, channel, self._why)
+            session = None
+            if self.transport == "native":
+                _LOGGER.info("the calls to %s go natively: %s", self.target, self._why)
+            else:
+                session = SessionDriver(
                     io,
-                    self._stream_channel,
+                    self._dialer.stream,
                     native,
+                    target=self.target,
                     causal=self._causal,
                     linger=self._linger,
+                    patience=self._open_timeout,
                     max_payload=self._max_reply,
-                    only=self._transport == "session",
+                    only=self.transport == "session",
                 )
+            self._carriers = Carriers(io, native, session)
+            self._session = session
             self._native = native
             return native
-
-    def _inner(
-        self, options: Sequence[tuple[str, Any]], interceptors: Sequence[grpc.aio.ClientInterceptor]
-    ) -> grpc.aio.Channel:
-        if self._dial is not None:
-            return self._dial()
-        if self._credentials is None:
-            return grpc.aio.insecure_channel(self.target, options, self._compression, interceptors)
-        return grpc.aio.secure_channel(self.target, self._credentials, options, self._compression, interceptors)
-
-    def _stream_channel(self) -> grpc.aio.Channel:
-        """Make the gRPC channel for one stream of a session."""
-        options = [*self._options, *_STREAM_OPTIONS]
-        if self._keepalive is not None:
-            timeout = math.ceil(min(self._keepalive, _KEEPALIVE_TIMEOUT) * 1000)
-            options += [
-                ("grpc.keepalive_time_ms", math.ceil(self._keepalive * 1000)),
-                ("grpc.keepalive_timeout_ms", timeout),
-                ("grpc.http2.ping_timeout_ms", timeout),  # gRPC up to 1.85 starts this timer only, of 60 s
-                ("grpc.http2.max_pings_without_data", 0),
-            ]
-        return self._inner(options, ())
-
-    async def _close(self, grace: float | None) -> None:
-        with self._lock:
-            self._closed = True
-            native, self._native = self._native, None
-            session, self._session = self._session, None
-        closing = (driver.close(grace) for driver in (session, native) if driver is not None)
-        await asyncio.gather(*closing)
 
     def native(self) -> NativeDriver:
         """Return what carries native calls; open the channel on the running loop if need be."""
@@ -202,7 +206,7 @@ class Channel(grpc.aio.Channel):
     def session(self) -> SessionDriver | None:
         """Return what carries calls by sessions; None where they go natively."""
         session = self._session
-        if session is None and self._transport != "native":
+        if session is None and self.transport != "native":
             self.native()
             session = self._session
         return session
@@ -225,11 +229,15 @@ class Channel(grpc.aio.Channel):
     # -- gRPC's own -------------------------------------------------------------------------------------
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
-        """Return the state of the connection, as gRPC names it."""
+        """Return the state of the connection that calls go by, as gRPC names it.
+
+        Args:
+            try_to_connect: Have the channel connect, and go on trying until it has.
+        """
         if self._closed:
             return grpc.ChannelConnectivity.SHUTDOWN
         session = self.session()
-        if session is None or session.unsupported:
+        if session is None:
             return self.native().channel.get_state(try_to_connect)
         if try_to_connect:
             session.connect()
@@ -238,7 +246,7 @@ class Channel(grpc.aio.Channel):
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         """Wait until the state is another than `last_observed_state`."""
         native, session = self.native(), self.session()
-        if session is None or session.unsupported:
+        if session is None:
             await native.run(_awaited(native.channel.wait_for_state_change(last_observed_state)))
         else:
             await session.run(session.connectivity.wait_for_change(last_observed_state))
@@ -309,9 +317,10 @@ def connect(
     *,
     credentials: grpc.ChannelCredentials | None = None,
     causal: bool = True,
-    transport: Literal["auto", "session", "native"] = "auto",
+    transport: Transport = "auto",
     linger: float = 30.0,
     keepalive: float | None = 30.0,
+    open_timeout: float = 5.0,
     options: Sequence[tuple[str, Any]] = (),
     interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
     compression: grpc.Compression | None = None,
@@ -325,30 +334,32 @@ def connect(
             ones on a session.
         transport: How calls travel. "session": many on one stream, which survives a cut connection. "native": each is a
             gRPC call of its own, to any gRPC server. "auto": by a session if the server offers them, else natively; and
-            natively where there are interceptors, or for a call with credentials or compression of its own.
+            natively where the channel has what only gRPC's own client does for each call (interceptors, compression,
+            call credentials, a service config; `docs/grpc.md` lists all of it), or the call has credentials or
+            compression of its own. `AsyncCall.transport` tells, and `transport_reason` why.
             Calls of streaming methods are gRPC calls of their own in any case.
         linger: Seconds to go on trying to resume a session after a cut; the server's own number counts too.
         keepalive: Seconds without traffic after which the session's connection is tested; it is given up if there is
             no answer in as many seconds, at most 20. gRPC tests at most once a second. None: never.
+        open_timeout: Seconds that a server may take, once there is a connection, to say whether it offers sessions.
+            After that its calls go natively.
         options: gRPC's channel arguments. `grpc.max_send_message_length` and `grpc.max_receive_message_length` are
             64 MiB unless they are set here.
         interceptors: gRPC's client interceptors.
         compression: gRPC's compression for what the client sends.
 
     Raises:
-        InvalidArgument: The target is empty or its port is no port; the transport is unknown, or cannot have
-            interceptors; a number of seconds that is none.
+        InvalidArgument: The target is empty or its port is no port; the transport is unknown, or it is "session" and
+            the channel has what no session can do; a number of seconds that is none.
     """
     if transport not in ("auto", "session", "native"):
         raise InvalidArgument(f"transport {transport!r}: 'auto', 'session' or 'native'")
-    if transport == "session" and (interceptors or compression is not None):
-        raise InvalidArgument("transport 'session' has no place for client interceptors or compression: use 'auto'")
     if not (math.isfinite(linger) and linger >= 0):
         raise InvalidArgument(f"linger {linger}: seconds, 0 or more")
     if keepalive is not None and not (math.isfinite(keepalive) and keepalive > 0):
         raise InvalidArgument(f"keepalive {keepalive}: seconds, more than 0, or None for none")
-    if transport == "auto" and (interceptors or compression is not None):
-        transport = "native"
+    if not (math.isfinite(open_timeout) and open_timeout > 0):
+        raise InvalidArgument(f"open_timeout {open_timeout}: seconds, more than 0")
     if not target.strip():
         raise InvalidArgument("the target is empty: name a server, such as localhost:50051")
     named = _PORT.match(target)
@@ -364,4 +375,5 @@ def connect(
         causal=causal,
         linger=linger,
         keepalive=keepalive,
+        open_timeout=open_timeout,
     )

@@ -80,6 +80,11 @@ class IoLoop:
             raise InvalidAsyncCall("this thread runs the channel's event loop, and would wait for itself")
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
 
+    def stop_soon(self) -> None:
+        """End the thread, if there is one, and do not wait for it. On the loop."""
+        if self._thread is not None:
+            self.loop.call_soon(self.loop.stop)
+
     def stop(self) -> None:
         """End the thread, if there is one."""
         if self._thread is not None:

@@ -51,10 +51,11 @@ class UnaryMethod(Method, grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
             and compression is None
         ):
             options = self.check_options(timeout, metadata, credentials, wait_for_ready, compression)
-        payload = self._freeze(request)
         session = channel.session()
+        payload = self._freeze(request)
         if session is None or credentials is not None or compression is not None:
-            return self._begin_natively(payload, timeout, options, user_info, notify, key, events)
+            reason = None if session is None else self._must_go_natively(credentials is not None)
+            return self._begin_natively(payload, timeout, options, user_info, notify, key, events, reason)
         call: AsyncCall[ReplyT] = AsyncCall(session, self._method, self._deserialize)
         if not (user_info is None and timeout is None and notify is None):
             self._equip(call, timeout, user_info, notify, key, events)
@@ -63,6 +64,16 @@ class UnaryMethod(Method, grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
         if events:
             call.watch()
         return call
+
+    def _must_go_natively(self, has_credentials: bool) -> str:
+        """Return why a call cannot go by a session. Raises InvalidArgument where the channel has nothing else."""
+        what = f"{'credentials' if has_credentials else 'compression'} of its own, which gRPC's own client sees to"
+        if self._channel.transport == "session":
+            raise InvalidArgument(
+                f"{self._method}: the call has {what}, and its channel was opened with transport='session': use 'auto' "
+                "or 'native'; no call was begun"
+            )
+        return f"the call has {what}"
 
     def _begin_natively(
         self,
@@ -73,10 +84,12 @@ class UnaryMethod(Method, grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
         notify: Target | None,
         key: object,
         events: Collection[AsyncEvent],
+        reason: str | None,
     ) -> AsyncCall[ReplyT]:
         native, intercepted = self._channel.native(), self._channel.intercepted
         functions = (self._serialize, self._deserialize) if intercepted else (None, None)
         call: AsyncCall[ReplyT] = AsyncCall(native, self._method, None if intercepted else self._deserialize)
+        call.reason = reason
         self._equip(call, timeout, user_info, notify, key, events)
         if not native.begin(call, payload, options, functions):
             raise self._closed()
@@ -165,7 +178,8 @@ def begin(
     Raises:
         BadStubData: The request is not of the method's type, or cannot be serialised.
         PayloadTooLarge: The request is over the size limit.
-        InvalidArgument: A parameter with a value that it may not have.
+        InvalidArgument: A parameter with a value that it may not have; or credentials or compression on a channel that
+            was opened with transport="session".
         InvalidBinding: The channel is closed or was never opened.
         QueueClosed: The queue to be told is closed.
         CannotSupport: An event that the call does not have.

@@ -12,7 +12,7 @@ import math
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import grpc
 import grpc.aio
@@ -42,6 +42,8 @@ ASK_TIMEOUT: Final = 10.0
 
 FLUSH_TIMEOUT: Final = 0.5
 """Seconds that closing a channel takes at the most to make sure that the server knows of its last aborts."""
+
+_CLOSED: Final = "the channel was closed before the call settled; the server may go on with it"
 
 T = TypeVar("T")
 Invoke = Callable[..., Any]
@@ -78,17 +80,28 @@ class RandomId:
 class NativeDriver:
     """Carries calls over one gRPC channel. Made and used on the channel's loop, where nothing else is said."""
 
-    def __init__(self, io: IoLoop, channel: grpc.aio.Channel) -> None:
+    def __init__(self, io: IoLoop, channel: grpc.aio.Channel, reason: str = "") -> None:
+        """Make it. `reason`: why the channel's calls go natively, if all do."""
         self.channel: Final = channel
+        self.reason: str = reason
         self.mailbox: Final = io.mailbox
         self._io = io
         self._calls = AsyncCallsClient(channel)
         self._methods: dict[str, Invoke] = {}
         self._outstanding: set[AsyncCall[Any]] = set()
-        self._drained: asyncio.Event | None = None
-        self._last_abort = "", -math.inf
+        self._closed = False
+        self._last_abort: tuple[AsyncCall[Any] | None, float] = None, -math.inf
         self._tasks: set[asyncio.Task[None]] = set()
         self._watched: set[AsyncCall[Any]] = set()
+
+    @property
+    def transport(self) -> Literal["session", "native"]:
+        """The wire, as `AsyncCall.transport` tells it."""
+        return "native"
+
+    def why(self, call: AsyncCall[Any]) -> str:
+        """Return why a call goes this way."""
+        return call.reason or self.reason
 
     # -- a call -----------------------------------------------------------------------------------------
 
@@ -165,6 +178,11 @@ class NativeDriver:
         """Make gRPC's call, on the channel's loop; None if there is none."""
         if call.done():  # aborted before it left
             return None
+        if self._closed:  # gRPC may take the process with it where a channel that is closed is used
+            call.abort(_CLOSED)
+            return None
+        if options is not PLAIN:
+            call.options = options
         try:
             native = invoke(
                 *request,
@@ -223,8 +241,6 @@ class NativeDriver:
             _LOGGER.exception("%r: gRPC, or an interceptor, failed in an unforeseen way", call)
             outcome = fault(RpcStatus.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
         self._outstanding.discard(call)
-        if self._drained is not None and not self._outstanding:
-            self._drained.set()
         call.settle(outcome)
 
     def tell_abort(self, call: AsyncCall[Any], failure: Fault) -> None:
@@ -233,7 +249,7 @@ class NativeDriver:
     def _cancel(self, call: AsyncCall[Any]) -> None:
         if call.native is not None:
             call.native.cancel()
-            self._last_abort = call.call_id, self.mailbox.time()
+            self._last_abort = call, self.mailbox.time()
 
     async def _flush_aborts(self) -> None:
         """See to it that the server has seen the latest aborts before the connection goes.
@@ -241,12 +257,41 @@ class NativeDriver:
         It could not tell them from a lost connection otherwise (S13). What one connection carries arrives in
         order: once the server has answered this, it has seen all that was cancelled before.
         """
-        call_id, when = self._last_abort
-        if self.mailbox.time() - when < FLUSH_TIMEOUT:
+        call, when = self._last_abort
+        if call is not None and self.mailbox.time() - when < FLUSH_TIMEOUT:
             with contextlib.suppress(grpc.aio.AioRpcError):  # a plain gRPC server; or nobody is there any more
-                await self._calls.cancel(call_id, abort=True, timeout=FLUSH_TIMEOUT)
+                await self._cancel_call(call, abort=True, timeout=FLUSH_TIMEOUT)
 
     # -- asking -----------------------------------------------------------------------------------------
+
+    async def _cancel_call(self, call: AsyncCall[Any], *, abort: bool, timeout: float) -> ServerState | None:
+        """Make our own call about a call, with what that had itself: the server may want a token of each call.
+
+        It goes through the user's interceptors too, which need not return: so it is bounded here, not by gRPC alone.
+
+        Raises:
+            grpc.aio.AioRpcError: It failed.
+        """
+        options: CallOptions = call.options or PLAIN
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._calls.cancel(
+                    call.call_id,
+                    abort=abort,
+                    timeout=timeout,
+                    metadata=options.metadata,
+                    credentials=options.credentials,
+                )
+        except TimeoutError:
+            text = f"an interceptor did not let the question through within {timeout:g} s"
+        except (grpc.aio.AioRpcError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            _LOGGER.warning("%r: an interceptor failed with the library's own call about it", call, exc_info=error)
+            text = f"an interceptor failed: {error}"
+        raise grpc.aio.AioRpcError(
+            grpc.StatusCode.DEADLINE_EXCEEDED, grpc.aio.Metadata(), grpc.aio.Metadata(), text, text
+        )
 
     def tell_cancel(self, call: AsyncCall[Any], request: CancelRequest) -> None:
         if not self.mailbox.run(lambda: self._spawn(self._ask(call, request))):
@@ -257,7 +302,7 @@ class NativeDriver:
         wait = FIRST_RETRY
         while not call.done():
             try:
-                state = await self._calls.cancel(call.call_id, abort=False, timeout=ASK_TIMEOUT)
+                state = await self._cancel_call(call, abort=False, timeout=ASK_TIMEOUT)
             except grpc.aio.AioRpcError as error:
                 failure = _failure(None, error)
                 if not _may_pass(failure):
@@ -290,7 +335,9 @@ class NativeDriver:
         wait = FIRST_RETRY
         while True:
             try:
-                async for progress in self._calls.watch(call.call_id):
+                options: CallOptions = call.options or PLAIN
+                watching = self._calls.watch(call.call_id, metadata=options.metadata, credentials=options.credentials)
+                async for progress in watching:
                     call.report(progress)
                 return
             except grpc.aio.AioRpcError as error:
@@ -318,20 +365,27 @@ class NativeDriver:
 
     # -- the end ----------------------------------------------------------------------------------------
 
-    async def close(self, grace: float | None) -> None:
-        """Close the channel: wait up to `grace` seconds for outstanding calls, then abort them."""
-        if grace and self._outstanding:
-            self._drained = asyncio.Event()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._drained.wait(), grace)
+    @property
+    def outstanding(self) -> list[AsyncCall[Any]]:
+        """The calls that have not settled."""
+        return list(self._outstanding)
+
+    def abort_all(self) -> None:
+        """Take no more calls, and abort those that are outstanding."""
+        self._closed = True
         for call in tuple(self._outstanding):
-            call.abort("the channel was closed before the call settled; the server may go on with it")
-        await self._flush_aborts()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await self.channel.close()
-        if self._tasks:
-            await asyncio.wait(tuple(self._tasks))
+            call.abort(_CLOSED)
+
+    async def close(self, grace: float | None = None) -> None:
+        """Close the gRPC channel. To be called after `abort_all`. `grace`: seconds for what is gRPC's own alone."""
+        try:
+            await self._flush_aborts()
+        finally:
+            for task in tuple(self._tasks):
+                task.cancel()
+            await self.channel.close(grace)
+            if self._tasks:
+                await asyncio.wait(tuple(self._tasks))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self.mailbox.loop.create_task(coroutine)

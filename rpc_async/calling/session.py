@@ -3,15 +3,20 @@
 The machine says what is sent and which call a frame is about; this driver carries. `begin` and the cancels may come
 from any thread: they push under the mailbox's lock, and the writer takes under it. All else happens on the loop.
 `streams.py` has the connections.
+
+Calls leave by the door, too: to native calls, where the server has no sessions, and from a session that is gone to the
+next one. Both happen on the loop in one step, in the order in which the calls were begun (C13), and only to calls that
+surely were not executed (C14). Who holds a call's handle in another thread may have looked up this driver just before:
+so what is told of a call that is not outstanding here is looked at once more on the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Coroutine
+import logging
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import grpc
 import grpc.aio
@@ -22,11 +27,12 @@ from rpc_async.calling.connectivity import Connectivity
 from rpc_async.calling.io_loop import IoLoop
 from rpc_async.calling.native import PLAIN, CallOptions, NativeDriver, read_reply
 from rpc_async.calling.streams import Session, Streams
-from rpc_async.core.client_session import ClientSession
+from rpc_async.core.client_session import ClientSession, Withdrawn
+from rpc_async.core.door import Door, Wire
 from rpc_async.core.frames import Frame, FrameKind, ProtocolError
 from rpc_async.core.outcome import Fault, Outcome, fault
 from rpc_async.errors import CannotSupport
-from rpc_async.status import RpcStatus
+from rpc_async.status import CancelReason, RpcStatus
 from rpc_async.wire.session import (
     BothMetadata,
     abort_head,
@@ -40,10 +46,17 @@ from rpc_async.wire.session import (
 
 __all__ = ["SessionDriver"]
 
+_LOGGER: Final = logging.getLogger("rpc_async.calling")
+
 _REPLY, _REPLY_WITH_HEAD, _FAULT = int(FrameKind.REPLY), int(FrameKind.REPLY_WITH_HEAD), int(FrameKind.FAULT)
 _NOTE, _PROGRESS = int(FrameKind.CANCEL_NOTE), int(FrameKind.PROGRESS)
 
+MAX_TRIES: Final = 3
+"""Sessions that may be lost in the middle of one call's request. Whatever cuts them would cut the next one too."""
+
 _FULL: Final = "the server does not take what waits to be sent already: not sent; try again later"
+_LOOP_ENDED: Final = "the channel's event loop ended before the call settled"
+_CLOSED: Final = "the channel was closed before the call settled; the server may go on with it"
 
 T = TypeVar("T")
 
@@ -57,8 +70,10 @@ class SessionDriver:
         open_channel: Callable[[], grpc.aio.Channel],
         native: NativeDriver,
         *,
+        target: str,
         causal: bool,
         linger: float,
+        patience: float,
         max_payload: int,
         only: bool,
     ) -> None:
@@ -68,25 +83,28 @@ class SessionDriver:
             io: The channel's loop.
             open_channel: Makes the gRPC channel for a stream; each stream has a connection of its own.
             native: Takes the calls if the server has no sessions.
+            target: The server's name, for the log.
             causal: Whether a call waits for those before it (C13).
             linger: Seconds to go on trying to resume a session that was cut.
+            patience: Seconds that the server may take to answer the opening of a stream.
             max_payload: Bytes: the largest message.
             only: Fail, in place of falling back to `native`.
         """
         self.mailbox: Final = io.mailbox
-        self.unsupported: bool = False
-        """The server has no sessions, and calls go natively."""
         self._io = io
         self._native = native
+        self._target = target
         self._causal = causal
         self._max_payload = max_payload
         self._only = only
         self._lock = io.mailbox.lock
+        self._door = Door(only=only)
+        self._said: Wire | None = None
         self.session: Session = self._new_session()
         """The session that calls are begun in."""
-        self._drained: asyncio.Event | None = None
         self._taking = True
-        self._streams = Streams(self, io.mailbox, open_channel, linger=linger)
+        self._moved: asyncio.Future[None] = self.mailbox.loop.create_future()
+        self._streams = Streams(self, io.mailbox, open_channel, self._door, linger=linger, patience=patience)
         self.connectivity: Final[Connectivity] = self._streams.connectivity
 
     def _new_session(self) -> Session:
@@ -94,6 +112,15 @@ class SessionDriver:
 
     def _rouse(self) -> None:
         self._streams.rouse()
+
+    @property
+    def transport(self) -> Literal["session", "native"]:
+        """The wire, as `AsyncCall.transport` tells it."""
+        return "session"
+
+    def why(self, call: AsyncCall[Any]) -> str:
+        """Return why a call goes this way."""
+        return self._door.reason
 
     # -- calls, from any thread -------------------------------------------------------------------------
 
@@ -113,10 +140,14 @@ class SessionDriver:
                 try:
                     call.number = session.machine.begin(call.method, payload, call, with_head)
                 except ProtocolError as error:
-                    text = f"{call.method}: {error}; no call was begun; use transport='native'"
-                    raise CannotSupport(text) from error
+                    if self._only:
+                        text = f"{call.method}: {error}; no call was begun; use transport='native'"
+                        raise CannotSupport(text) from error
+                    call.ids = None
+                    taken = False
+                    call.reason = str(error)
         if not taken:
-            return self._begin_natively(call, payload, with_head) if self.unsupported else False
+            return self._begin_natively(call, payload, with_head) if not self._streams.stopped else False
         if not call.number:
             return call.settle(fault(RpcStatus.SERVER_TOO_BUSY, _FULL))
         if not self._streams.hurry():
@@ -126,14 +157,29 @@ class SessionDriver:
         return True
 
     def tell_cancel(self, call: AsyncCall[Any], request: CancelRequest) -> None:
-        with self._lock:
-            asked = call.ids is self.session.ids and self.session.machine.ask(call.number)
-        if asked:
+        if self._ask(call):
+            self._streams.hurry()
+        elif not self.mailbox.run(self._tell_cancel, call, request):
+            request.answer(RpcStatus.INVALID_BINDING)
+
+    def _tell_cancel(self, call: AsyncCall[Any], request: CancelRequest) -> None:
+        if call.driver is not self:
+            call.driver.tell_cancel(call, request)
+        elif self._ask(call):
             self._streams.hurry()
         else:
             request.answer(RpcStatus.NO_CALL_ACTIVE)
 
+    def _ask(self, call: AsyncCall[Any]) -> bool:
+        with self._lock:
+            return call.ids is self.session.ids and self.session.machine.ask(call.number)
+
     def tell_abort(self, call: AsyncCall[Any], failure: Fault) -> None:
+        self._abort(call, failure)
+        self.mailbox.run(self._after_abort, call, failure)
+        self._streams.hurry()
+
+    def _abort(self, call: AsyncCall[Any], failure: Fault) -> None:
         reason = failure.cancel_reason
         assert reason is not None
         with self._lock:
@@ -142,29 +188,64 @@ class SessionDriver:
                 if self._streams.stream is None and call.number in session.machine.outstanding:
                     session.machine.withdraw(lambda other: other is call)  # it may never have left
                 session.machine.abort(call.number, abort_head(reason))
-        self.mailbox.run(self._after_end, call)
-        self._streams.hurry()
+
+    def _after_abort(self, call: AsyncCall[Any], failure: Fault) -> None:
+        if call.driver is not self:
+            call.driver.tell_abort(call, failure)
+        else:
+            self._abort(call, failure)  # it may have been begun anew
+        self._after_end(call)
 
     def watch(self, call: AsyncCall[Any]) -> None:
+        call.watched = True
+        self._watch(call)
+        self.mailbox.run(self._watch_elsewhere, call)
+        self._streams.hurry()
+
+    def _watch(self, call: AsyncCall[Any]) -> None:
         with self._lock:
             if call.ids is self.session.ids:
                 self.session.machine.watch(call.number)
-        self._streams.hurry()
+
+    def _watch_elsewhere(self, call: AsyncCall[Any]) -> None:
+        if call.driver is not self:
+            call.driver.watch(call)
 
     def _set_timer(self, call: AsyncCall[Any]) -> None:
         remaining = call.time_remaining()
-        if remaining is not None and not call.done():
-            call.timer = self.mailbox.loop.call_later(remaining, call.expire)
+        if remaining is None or call.done() or call.driver is not self:
+            return
+        call.timer = self.mailbox.loop.call_later(remaining, call.expire)
+        if not (self.session.opened or self._only):
+            self.mailbox.loop.call_later(remaining / 2, self._hurry, call)
+
+    def _hurry(self, call: AsyncCall[Any]) -> None:
+        """Half of a call's time is over, and nobody knows whether the server offers sessions: do not wait for that."""
+        if not (self.session.opened or call.done() or call.driver is not self):
+            self._hand_over("half of a call's time had passed before the server said whether it offers sessions")
 
     # -- metadata ---------------------------------------------------------------------------------------
 
     async def initial_metadata(self, call: AsyncCall[Any]) -> grpc.aio.Metadata:
-        await call.code()
+        await self._settled_or_moved(call)
+        if call.driver is not self:
+            return await call.driver.initial_metadata(call)
         return grpc.aio.Metadata() if call.metadata is None else call.metadata[0]
 
     async def trailing_metadata(self, call: AsyncCall[Any]) -> grpc.aio.Metadata:
         await call.code()
+        if call.driver is not self:
+            return await call.driver.trailing_metadata(call)
         return grpc.aio.Metadata() if call.metadata is None else call.metadata[1]
+
+    async def _settled_or_moved(self, call: AsyncCall[Any]) -> None:
+        """Wait until a call of this driver's has settled, or is another driver's."""
+        settled = asyncio.ensure_future(call.code())
+        try:
+            while not settled.done() and call.driver is self:
+                await asyncio.wait((settled, self._moved), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            settled.cancel()
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the channel's loop."""
@@ -189,8 +270,6 @@ class SessionDriver:
                 except ProtocolError:
                     machine.outstanding[number] = call  # what ended it cannot be read: it is lost with the others
                     raise
-        if self._drained is not None and not machine.outstanding:
-            self._drained.set()
 
     def _hear_more(self, call: AsyncCall[Any], kind: int, payload: bytes) -> None:
         if kind == _NOTE:
@@ -218,10 +297,60 @@ class SessionDriver:
             call.timer.cancel()
         if call.cancel_request is not None:
             call.cancel_request.answer(RpcStatus.NO_CALL_ACTIVE)
-        if self._drained is not None and not self.session.machine.outstanding:
-            self._drained.set()
 
-    # -- the end ----------------------------------------------------------------------------------------
+    # -- the door ---------------------------------------------------------------------------------------
+
+    def go_natively(self) -> grpc.aio.Channel:
+        """Have calls go natively, those that wait and those that come, until `go_by_sessions`. Returns by what."""
+        with self._lock:
+            self._taking = False
+        self._native.reason = self._door.reason
+        self._hand_over(self._door.reason)
+        self._say()
+        return self._native.channel
+
+    def go_by_sessions(self) -> None:
+        """The calls that come go by a session again."""
+        with self._lock:
+            self._taking = not self._streams.stopped
+
+    def _hand_over(self, reason: str) -> None:
+        """Have all calls that have not left go natively, in the order in which they were begun."""
+        with self._lock:
+            withdrawn = self.session.machine.withdraw(lambda _: True)
+        for one in withdrawn:
+            one.call.reason = reason
+            self._begin_natively(one.call, one.payload, one.with_head)
+        moved, self._moved = self._moved, self.mailbox.loop.create_future()
+        moved.set_result(None)
+
+    def _begin_natively(self, call: AsyncCall[Any], payload: bytes, with_head: bool) -> bool:
+        metadata: tuple[tuple[str, str | bytes], ...] = ()
+        if with_head:
+            payload, _, metadata = read_call_head(payload)
+        if call.timer is not None:
+            call.timer.cancel()  # gRPC has one
+        call.driver = self._native
+        began = self._native.begin(call, payload, CallOptions(metadata, None, call.wait_for_ready or None, None))
+        if call.watched:
+            self._native.watch(call)
+        request = call.cancel_request
+        if request is not None and request.status is RpcStatus.ASYNC_CALL_PENDING:
+            self._native.tell_cancel(call, request)
+        return began
+
+    def _say(self) -> None:
+        """Log which wire the channel's calls take, once for each change."""
+        if self._said is not self._door.wire:
+            self._said = self._door.wire
+            how = "by sessions" if self._said is Wire.SESSION else "natively"
+            _LOGGER.info("the calls to %s go %s: %s", self._target, how, self._door.reason)
+
+    def opened(self) -> None:
+        """A stream has been opened."""
+        self._say()
+
+    # -- what is lost -----------------------------------------------------------------------------------
 
     def renew(self) -> None:
         """The stream has ended with nothing to resume: the next one is for a new session, unless calls came since."""
@@ -229,73 +358,84 @@ class SessionDriver:
             if not self.session.machine.outstanding:
                 self.session = self._new_session()
 
-    def not_opened(self, failure: Fault) -> Fault:
-        """No stream could be opened: fall back, if the server has no sessions.
-
-        Returns what to tell the calls that do not wait for one.
-        """
-        if failure.grpc_code == grpc.StatusCode.INVALID_ARGUMENT.value[0]:
-            self.lose(f"the server does not go on with the session: {failure.message}")
-        if failure.grpc_code != grpc.StatusCode.UNIMPLEMENTED.value[0]:
-            return failure
-        self.lose("the server has no sessions any more")  # only if it had some before
-        if self._only:
-            text = "the server does not offer sessions, and the channel was opened for nothing else"
-            return fault(RpcStatus.CANNOT_SUPPORT, text, executed=False)
+    def refuse_unsent(self, failure: Fault, *, all_of_them: bool) -> None:
+        """There is no session: fail the calls that are not willing to wait for one, or all; none was executed."""
         with self._lock:
-            self.unsupported = True
-            self._taking = False
-            self._streams.stopped = True
-            withdrawn = self.session.machine.withdraw(lambda _: True)
-        for call, _, payload, with_head, _ in withdrawn:
-            self._begin_natively(call, payload, with_head)
-        return failure
-
-    def _begin_natively(self, call: AsyncCall[Any], payload: bytes, with_head: bool) -> bool:
-        metadata: tuple[tuple[str, str | bytes], ...] = ()
-        if with_head:
-            payload, _, metadata = read_call_head(payload)
-        call.driver = self._native
-        began = self._native.begin(call, payload, CallOptions(metadata, None, call.wait_for_ready or None, None))
-        if call.cancel_request is not None:
-            self._native.tell_cancel(call, call.cancel_request)
-        return began
-
-    def refuse_unsent(self, failure: Fault) -> None:
-        """There is no connection: calls that are not willing to wait for one fail, and surely were not executed."""
-        final = failure.grpc_code != grpc.StatusCode.UNAVAILABLE.value[0]
-        with self._lock:
-            withdrawn = self.session.machine.withdraw(lambda call: final or not call.wait_for_ready)
+            withdrawn = self.session.machine.withdraw(lambda call: all_of_them or not call.wait_for_ready)
         failure = replace(failure, executed=False)
         for item in withdrawn:
             item.call.settle(failure)
             self._after_end(item.call)
 
     def lose(self, text: str) -> None:
-        """The session is gone: each outstanding call fails, with what is known of its execution (C14)."""
+        """The session is gone: what may have been executed fails, and the rest is begun anew in the next one (C14)."""
         with self._lock:
             if not self.session.opened:
                 return
-            lost, self.session = self.session, self._new_session()
-            gone = lost.machine.lose()
-        calls = [(call, True) for call in gone.sent] + [(one.call, False) for one in gone.unsent]
+            gone, self.session = self.session, self._new_session()
+            lost = gone.machine.lose()
+            elsewhere = self._begin_anew(lost.unsent)
         code = grpc.StatusCode.UNAVAILABLE.value[0]
-        for call, sent in calls:
-            if sent:
-                call.settle(Fault(RpcStatus.CALL_FAILED, f"{text}; the call may have been executed", code))
-            else:
-                call.settle(Fault(RpcStatus.CALL_FAILED_DNE, f"{text}; the call was not sent", code, executed=False))
+        for call in lost.sent:
+            call.settle(Fault(RpcStatus.CALL_FAILED, f"{text}; the call may have been executed", code))
             self._after_end(call)
+        for one in elsewhere:
+            if self._only:
+                why = f"{MAX_TRIES} sessions were lost in the middle of its request" if one.in_part else _FULL
+                call_text = f"{text}; {why}; the call was not executed"
+                one.call.settle(Fault(RpcStatus.CALL_FAILED_DNE, call_text, code, executed=False))
+                self._after_end(one.call)
+            else:
+                one.call.reason = f"{MAX_TRIES} sessions were lost in the middle of its request"
+                self._begin_natively(one.call, one.payload, one.with_head)
 
-    async def close(self, grace: float | None) -> None:
-        """Close: wait up to `grace` seconds for outstanding calls, then abort them; tell the server."""
-        outstanding = self.session.machine.outstanding
-        if grace and outstanding:
-            self._drained = asyncio.Event()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._drained.wait(), grace)
+    def _begin_anew(self, unsent: Iterable[Withdrawn[AsyncCall[Any]]]) -> list[Withdrawn[AsyncCall[Any]]]:
+        """Begin calls in the session that is new, in their order. Under the lock. Returns those that must not be."""
+        machine, ids = self.session.machine, self.session.ids
+        elsewhere = []
+        for one in unsent:
+            call = one.call
+            if call.done():  # it was aborted just now
+                continue
+            call.tries += one.in_part
+            call.number = 0 if call.tries >= MAX_TRIES else machine.begin(one.method, one.payload, call, one.with_head)
+            if not call.number:
+                elsewhere.append(one)
+                continue
+            call.ids = ids
+            if call.watched:
+                machine.watch(call.number)
+            if call.cancel_request is not None:
+                machine.ask(call.number)
+        return elsewhere
+
+    def ended(self) -> None:
+        """There will be no stream any more: settle what is outstanding."""
         with self._lock:
             self._taking = False
-        for call in tuple(self.session.machine.outstanding.values()):
-            call.abort("the channel was closed before the call settled; the server may go on with it")
+            calls = tuple(self.session.machine.outstanding.values())
+            self.session.machine.outstanding.clear()
+            self.session.machine.forget()
+        failure = fault(RpcStatus.CALL_CANCELLED, _LOOP_ENDED, cancel_reason=CancelReason.CLIENT_ABORTED)
+        for call in calls:
+            call.settle(failure)
+            self._after_end(call)
+
+    # -- the end ----------------------------------------------------------------------------------------
+
+    @property
+    def outstanding(self) -> list[AsyncCall[Any]]:
+        """The calls that have not settled."""
+        with self._lock:
+            return list(self.session.machine.outstanding.values())
+
+    def abort_all(self) -> None:
+        """Take no more calls, and abort those that are outstanding."""
+        with self._lock:
+            self._taking = False
+        for call in self.outstanding:
+            call.abort(_CLOSED)
+
+    async def close(self) -> None:
+        """Tell the server that the session ends, and close its stream. To be called after `abort_all`."""
         await self._streams.close()

@@ -83,6 +83,7 @@ class StreamingMethod(Method):
         shape = Shape(self._pushes, self._pulls, strict_pipes)
         deserialize = None if self._channel.intercepted else self._deserialize
         call = _HANDLES[self._kind](driver, self._method, deserialize, self._freeze, shape)
+        call.reason = "a streaming method's calls are gRPC calls of their own"
         self._equip(call, timeout, user_info, notify, key, events)
         if not driver.begin_pipes(call, self._invoke, payload, options):
             raise self._closed()

@@ -1,6 +1,7 @@
 """The streams of a channel's sessions: opened when one is needed, and again when it is cut.
 
-This is about connections only: what is said on them is for the owner, which holds the calls.
+This is about connections only: what is said on them is for the owner, which holds the calls. What an attempt means that
+failed is for `core/door.py`.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from rpc_async.calling.backoff import Backoff
 from rpc_async.calling.bare import bare_reader, bare_writer
 from rpc_async.calling.call import AsyncCall
 from rpc_async.calling.connectivity import Connectivity
+from rpc_async.calling.opening import NotOpened, Stream, answer_to
 from rpc_async.core.client_session import ClientSession
+from rpc_async.core.door import Door, Refusal, Verdict
 from rpc_async.core.frames import Frame, ProtocolError
 from rpc_async.core.outcome import Fault, fault
 from rpc_async.mailbox import Mailbox
 from rpc_async.pump import Pump
 from rpc_async.status import RpcStatus
-from rpc_async.wire.faults import fault_from_failure
 from rpc_async.wire.session import (
     SESSION_METHOD,
     CallIds,
@@ -35,7 +37,7 @@ from rpc_async.wire.session import (
     read_response,
 )
 
-__all__ = ["Session", "Streams", "why_not_opened"]
+__all__ = ["Session", "Streams"]
 
 _LOGGER: Final = logging.getLogger("rpc_async.calling")
 
@@ -44,11 +46,6 @@ MAX_CHUNK: Final = 128
 """Frames that are heard, at the least and at the most, before the writer gets its turn: see `_chunk`."""
 FLUSH_TIMEOUT: Final = 0.5
 """Seconds that closing a channel takes at the most to tell the server so."""
-
-_CORE: Final = "Internal error from Core"
-"""What grpc.aio says, with the code INTERNAL, of a stream that was cut in the middle of a write."""
-
-Stream = grpc.aio.StreamStreamCall[bytes, bytes]
 
 
 class Session:
@@ -79,25 +76,41 @@ class Owner(Protocol):
     def hear(self, machine: ClientSession[AsyncCall[Any]], frames: list[Frame]) -> None:
         """The server has said this. Raises ProtocolError if it may not."""
 
+    def opened(self) -> None:
+        """A stream has been opened."""
+
     def renew(self) -> None:
         """The stream has ended with nothing to resume: the next one is for a new session, unless calls came since."""
 
     def lose(self, text: str) -> None:
-        """The session is gone, with all that is outstanding in it."""
+        """The session is gone: what may have been executed fails, and the rest is for the next one."""
 
-    def not_opened(self, failure: Fault) -> Fault:
-        """No stream could be opened. Returns what to tell the calls that do not wait for one."""
+    def go_natively(self) -> grpc.aio.Channel:
+        """Have calls go natively, those that wait and those that come, until `go_by_sessions`. Returns by what."""
         ...
 
-    def refuse_unsent(self, failure: Fault) -> None:
-        """There is no connection: fail what is not willing to wait for one."""
+    def go_by_sessions(self) -> None:
+        """The calls that come go by a session again."""
+
+    def refuse_unsent(self, failure: Fault, *, all_of_them: bool) -> None:
+        """There is no session: fail the calls that are not willing to wait for one, or all; none was executed."""
+
+    def ended(self) -> None:
+        """There will be no stream any more: settle what is outstanding."""
 
 
 class Streams:
     """Opens streams, one at a time. Used on the channel's loop, but for `wake`."""
 
     def __init__(
-        self, owner: Owner, mailbox: Mailbox, open_channel: Callable[[], grpc.aio.Channel], *, linger: float
+        self,
+        owner: Owner,
+        mailbox: Mailbox,
+        open_channel: Callable[[], grpc.aio.Channel],
+        door: Door,
+        *,
+        linger: float,
+        patience: float,
     ) -> None:
         """Make it, and start its task.
 
@@ -105,7 +118,9 @@ class Streams:
             owner: Who has the session.
             mailbox: The way into the loop, with the lock that guards the session's machine.
             open_channel: Makes the gRPC channel for a stream; each stream has a connection of its own.
+            door: Decides which wire calls take.
             linger: Seconds to go on trying to resume a session that was cut.
+            patience: Seconds that a server may take to answer the opening of a stream.
         """
         self.connectivity: Final[Connectivity] = Connectivity(mailbox.loop)
         self.stopped: bool = False
@@ -116,11 +131,15 @@ class Streams:
         self._mailbox = mailbox
         self._loop = mailbox.loop
         self._open_channel = open_channel
+        self._door = door
         self._linger = linger
+        self._patience = patience
         self._pump: Pump | None = None
         self._roused = False  # here on the loop, and nobody was hurried since
         self._waker: asyncio.Future[None] | None = None
         self._wanted = False
+        self._away: Fault | None = None  # why there is no connection, while the next attempt is waited for
+        self._native: grpc.aio.Channel | None = None  # what calls go by natively, while they do
         self._task = self._loop.create_task(self._run())
 
     # -- being told that there is something to send -----------------------------------------------------
@@ -140,6 +159,8 @@ class Streams:
         if self._roused and self._mailbox.here():
             self._roused = False
             self._wake()
+        elif self._away is not None:
+            self._mailbox.run(self._refuse)
         return not self._loop.is_closed()
 
     def _wake(self) -> None:
@@ -151,10 +172,21 @@ class Streams:
         elif self._waker is not None and not self._waker.done():
             self._waker.set_result(None)
 
+    def _refuse(self) -> None:
+        """Fail what was begun between two attempts to connect, as gRPC's own calls fail then."""
+        if self._away is not None:
+            self._owner.refuse_unsent(self._away, all_of_them=False)
+
     def connect(self) -> None:
-        """Open a stream though there is nothing to send. From any thread."""
+        """Have a connection though there is nothing to send. From any thread."""
         self._wanted = True
-        self._mailbox.run(self._wake)
+        self._mailbox.run(self._connect)
+
+    def _connect(self) -> None:
+        if self._native is not None:
+            self._native.get_state(try_to_connect=True)
+        else:
+            self._wake()
 
     def _needed(self) -> bool:
         machine = self._owner.session.machine
@@ -172,49 +204,103 @@ class Streams:
 
     async def _run(self) -> None:
         backoff = Backoff()
-        while not self.stopped:
-            self._lose_if_over()
-            if not self._needed():
-                self.connectivity.change(grpc.ChannelConnectivity.IDLE)
-                await self._sleep_until_needed()
-                continue
-            self.connectivity.change(grpc.ChannelConnectivity.CONNECTING)
-            failure = await self._attempt(backoff)
-            self._lose_if_over()
-            if failure is not None and not self.stopped:
-                self._wanted = False
-                self.connectivity.change(grpc.ChannelConnectivity.TRANSIENT_FAILURE)
-                self._owner.refuse_unsent(failure)
-                if self._needed():
-                    await asyncio.sleep(backoff.next(self._time_left()))
-        self.connectivity.change(grpc.ChannelConnectivity.SHUTDOWN)
+        try:
+            while not self.stopped:
+                self._lose_if_over()
+                if self._native is not None:
+                    await self._until_native_ends(self._native, backoff)
+                elif self._needed():
+                    self.connectivity.change(grpc.ChannelConnectivity.CONNECTING)
+                    await self._attempt(backoff)
+                else:
+                    if self.connectivity.state is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                        self.connectivity.change(grpc.ChannelConnectivity.IDLE)
+                    await self._sleep_until_needed()
+        finally:  # also if the loop ends, and all its tasks with it
+            self.stopped = True
+            self._owner.ended()
+            if not self._loop.is_closed():
+                self.connectivity.change(grpc.ChannelConnectivity.SHUTDOWN)
 
     def _lose_if_over(self) -> None:
         left = self._time_left()
         if left is not None and left <= 0:
-            self._owner.lose("the connection was lost, and could not be had back in time")
+            self._lose("the connection was lost, and could not be had back in time")
+
+    def _lose(self, text: str) -> None:
+        self._door.lost()
+        self._owner.lose(text)
 
     def _time_left(self) -> float | None:
         """Return the seconds until a session that was cut is over; None for one that was not."""
         session = self._owner.session
         return session.machine.time_left(self._loop.time(), session.linger)
 
-    async def _attempt(self, backoff: Backoff) -> Fault | None:
-        """Have a stream, from its opening to its end. Returns why it could not be opened, or None if it was."""
+    async def _attempt(self, backoff: Backoff) -> None:
+        """Have a stream, from its opening to its end; or do what is to be done where there is none."""
+        resuming = self._owner.session.opened
         try:
-            return await self._one_stream(backoff)
+            await self._one_stream(backoff)
+        except NotOpened as error:
+            now = self._loop.time()
+            verdict = self._door.failed(error.why, error.failure.message, resuming=resuming, now=now)
+            if verdict is Verdict.GO_NATIVELY:
+                self._native = self._owner.go_natively()
+            elif verdict is Verdict.LOSE:
+                self._owner.lose(f"the server does not go on with the session: {error.failure.message}")
+            else:
+                await self._stay_away(error.failure, backoff, all_of_them=verdict is Verdict.FAIL)
         except ProtocolError as error:
-            text = f"the server broke the session's protocol: {error}"
-            _LOGGER.error("%s; the session is ended", text)
-            self._owner.lose(text)
-            return fault(RpcStatus.INTERNAL_ERROR, text, executed=False)
+            await self._broken(f"the server broke the session's protocol: {error}", backoff)
         except Exception:
             text = "the session's stream failed in an unforeseen way"  # frames may be lost: it cannot go on
             _LOGGER.exception("%s; the session is ended", text)
-            self._owner.lose(text)
-            return fault(RpcStatus.INTERNAL_ERROR, text)
+            await self._broken(text, backoff)
 
-    async def _one_stream(self, backoff: Backoff) -> Fault | None:
+    async def _broken(self, text: str, backoff: Backoff) -> None:
+        _LOGGER.error("%s; the session is ended", text)
+        self._lose(text)
+        await self._stay_away(fault(RpcStatus.INTERNAL_ERROR, text, executed=False), backoff, all_of_them=True)
+
+    async def _stay_away(self, failure: Fault, backoff: Backoff, *, all_of_them: bool) -> None:
+        """There is no connection: wait before the next attempt, if anybody waits for one."""
+        self._lose_if_over()
+        if self.stopped:
+            return
+        self.connectivity.change(grpc.ChannelConnectivity.TRANSIENT_FAILURE)
+        self._owner.refuse_unsent(failure, all_of_them=all_of_them)
+        if self._needed():
+            if not self._owner.session.opened:  # a session that may be had back is waited for
+                self._away = failure
+            try:
+                await asyncio.sleep(backoff.next(self._time_left()))
+            finally:
+                self._away = None
+
+    async def _until_native_ends(self, channel: grpc.aio.Channel, backoff: Backoff) -> None:
+        """Calls go natively: show that connection's state, and have a session tried again at the next one."""
+        end = self._loop.time() + backoff.next() if self._door.brief else None
+        state = channel.get_state(try_to_connect=self._wanted)
+        connected = False
+        while True:
+            self.connectivity.change(state)
+            ready = state is grpc.ChannelConnectivity.READY
+            if ready:
+                connected = True
+                self._wanted = False
+            over = state is grpc.ChannelConnectivity.TRANSIENT_FAILURE or (connected and not ready)
+            left = None if end is None else end - self._loop.time()
+            if over if left is None else left <= 0:
+                break
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(channel.wait_for_state_change(state), left)
+            state = channel.get_state()
+        self._native = None
+        self._door.try_again()
+        self._owner.go_by_sessions()
+
+    async def _one_stream(self, backoff: Backoff) -> None:
+        """Have a stream, from its opening to its end. Raises NotOpened."""
         owner = self._owner
         session = owner.session
         machine = session.machine
@@ -223,46 +309,45 @@ class Streams:
             method: Any = channel.stream_stream(SESSION_METHOD)
             stream: Stream = method()
             try:
-                async with asyncio.timeout(self._time_left()):  # a silent server must not outlast the session
-                    await stream.write(open_request(session.id, resume=session.opened, ack=machine.link.received))
-                    data = await stream.read()
-                if not isinstance(data, bytes):
-                    return owner.not_opened(await _end_of(stream))
-                opened, ack, frames = read_response(data)
-                if opened is None or frames:
-                    raise ProtocolError("the answer to an Open is something else")
+                opened, ack = await self._opened(channel, stream, session)
                 if not opened.found:
-                    if not session.opened:
-                        raise ProtocolError("a new session was not found")
-                    owner.lose(
-                        "the server does not know the session any more: it was started anew, or was away too long"
-                    )
-                    return None
+                    text = "the server does not know the session any more: it was started anew, or was away too long"
+                    self._lose(text)
+                    return
                 self._go_on(session, opened, ack)
                 self.stream = stream
                 await self._serve(stream, machine)
-            except TimeoutError:
-                return fault(RpcStatus.SERVER_UNAVAILABLE, "the server did not answer in time", executed=False)
-            except grpc.aio.AioRpcError as error:
-                if self.stream is None:
-                    return owner.not_opened(why_not_opened(error.code(), error.details() or ""))
-            except asyncio.InvalidStateError:  # grpc.aio's word for writing to a stream that has ended
-                if self.stream is None:
-                    return owner.not_opened(await _end_of(stream))
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:  # the latter: it has ended meanwhile
+                _LOGGER.debug("a stream of a session has ended: %r", error)
             finally:
                 self.stream = None
                 stream.cancel()
                 if session.opened:
                     machine.cut(self._loop.time())
         if machine.closed:
-            owner.lose("the server ended the session")
+            self._lose("the server ended the session")
         elif not machine.outstanding and machine.link.idle:
             owner.renew()
         if machine.link.carried != before:
             backoff.reset()
         elif self._needed():  # a server that ends each stream at once must not keep this side busy
             await asyncio.sleep(backoff.next(self._time_left()))
-        return None
+
+    async def _opened(self, channel: grpc.aio.Channel, stream: Stream, session: Session) -> tuple[Opened, int]:
+        """Open a stream. Raises NotOpened."""
+        left = self._time_left()
+        message = open_request(session.id, resume=session.opened, ack=session.machine.link.received)
+        patience = self._patience if left is None else min(self._patience, left)
+        try:
+            async with asyncio.timeout(left):  # a server that cannot be reached must not outlast the session
+                opened, ack = await answer_to(channel, stream, message, patience)
+        except TimeoutError:
+            text = "the server could not be reached in time"
+            raise NotOpened(Refusal.SILENT, fault(RpcStatus.SERVER_UNAVAILABLE, text, executed=False)) from None
+        if not (opened.found or session.opened):
+            text = "the server broke the session's protocol: a new session was not found; nothing was executed"
+            raise NotOpened(Refusal.NOT_OURS, fault(RpcStatus.INTERNAL_ERROR, text, executed=False))
+        return opened, ack
 
     def _go_on(self, session: Session, opened: Opened, ack: int) -> None:
         with self._mailbox.lock:
@@ -270,6 +355,8 @@ class Streams:
         session.opened = True
         session.linger = min(opened.linger, self._linger)
         self._wanted = False
+        self._door.opened()
+        self._owner.opened()
         self.connectivity.change(grpc.ChannelConnectivity.READY)
 
     # -- a stream ---------------------------------------------------------------------------------------
@@ -308,16 +395,17 @@ class Streams:
         """End the session that has a stream, as the last word on it, and open none any more."""
         self.stopped = True
         stream = self.stream
-        if stream is not None:
-            with self._mailbox.lock:
-                self._owner.session.machine.close()
-            self._wake()
-            with contextlib.suppress(TimeoutError, asyncio.CancelledError, grpc.aio.AioRpcError):
-                # The server ends the stream when it has read it all.
-                await asyncio.wait_for(stream.code(), FLUSH_TIMEOUT)
-        self._task.cancel()
-        await asyncio.wait((self._task,))
-        self.connectivity.change(grpc.ChannelConnectivity.SHUTDOWN)
+        try:
+            if stream is not None:
+                with self._mailbox.lock:
+                    self._owner.session.machine.close()
+                self._wake()
+                with contextlib.suppress(TimeoutError, grpc.aio.AioRpcError):
+                    # The server ends the stream when it has read it all.
+                    await asyncio.wait_for(asyncio.shield(stream.code()), FLUSH_TIMEOUT)
+        finally:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
 
 
 def _chunk(outstanding: int) -> int:
@@ -327,16 +415,3 @@ def _chunk(outstanding: int) -> int:
     and server work at the same time, each on its half.
     """
     return min(max((outstanding + 1) // 2, MIN_CHUNK), MAX_CHUNK)
-
-
-async def _end_of(stream: Stream) -> Fault:
-    return why_not_opened(await stream.code(), await stream.details() or "")
-
-
-def why_not_opened(code: grpc.StatusCode, text: str) -> Fault:
-    """Return what the end of a stream that was not opened means for a call: it had not left by then (C14)."""
-    failure = fault_from_failure(code.value[0], text, ())
-    if text == _CORE or (code is grpc.StatusCode.UNAVAILABLE and failure.status == RpcStatus.CALL_FAILED):
-        text = f"the connection was lost before the session was open on it, and nothing was executed: {text}"
-        return fault(RpcStatus.SERVER_UNAVAILABLE, text, executed=False)
-    return failure

@@ -70,7 +70,7 @@ class Pair:
         """
         seconds = self._linger if linger is None else linger
         channel = connect(_TARGET, transport=transport, causal=causal, linger=seconds, options=options)
-        channel._dial = partial(MemoryChannel, self._network, channel._max_reply)
+        channel._dialer.by = partial(MemoryChannel, self._network, channel._max_reply)
         return channel
 
     def cut(self) -> None:

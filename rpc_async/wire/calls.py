@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Final
 
+import grpc
 import grpc.aio
 
 from rpc_async.core.outcome import Detail, Progress
@@ -77,14 +78,37 @@ class AsyncCallsClient:
         # Typed stubs want to know which kind of channel they are for; the generated class does not.
         self._stub: calls_pb2_grpc.AsyncCallsAsyncStub = calls_pb2_grpc.AsyncCallsStub(channel)
 
-    async def cancel(self, call_id: str, *, abort: bool, timeout: float) -> ServerState | None:
-        """Cancel a call. Returns where it stands then, or None if the server does not know it (yet)."""
+    async def cancel(
+        self,
+        call_id: str,
+        *,
+        abort: bool,
+        timeout: float,
+        metadata: tuple[tuple[str, str | bytes], ...] = (),
+        credentials: grpc.CallCredentials | None = None,
+    ) -> ServerState | None:
+        """Cancel a call. Returns where it stands then, or None if the server does not know it (yet).
+
+        Args:
+            call_id: The call's id.
+            abort: Whether its client does not wait for it any more.
+            timeout: Seconds.
+            metadata: The call's own metadata, by which the server may tell who asks.
+            credentials: The call's own credentials, likewise.
+        """
         request = calls_pb2.CancelCallRequest(call_id=call_id, abort=abort)
-        response = await self._stub.CancelCall(request, timeout=timeout)
+        response = await self._stub.CancelCall(request, timeout=timeout, metadata=metadata, credentials=credentials)
         return _STATES_BACK.get(response.state)
 
-    async def watch(self, call_id: str) -> AsyncIterator[Progress]:
-        """Iterate over a call's progress reports, until it has settled."""
-        async for response in self._stub.WatchCall(calls_pb2.WatchCallRequest(call_id=call_id)):
+    async def watch(
+        self,
+        call_id: str,
+        *,
+        metadata: tuple[tuple[str, str | bytes], ...] = (),
+        credentials: grpc.CallCredentials | None = None,
+    ) -> AsyncIterator[Progress]:
+        """Iterate over a call's progress reports, until it has settled. `metadata`, `credentials`: as in `cancel`."""
+        request = calls_pb2.WatchCallRequest(call_id=call_id)
+        async for response in self._stub.WatchCall(request, metadata=metadata, credentials=credentials):
             if response.call.HasField("progress"):
                 yield progress_from_proto(response.call.progress)

@@ -372,6 +372,7 @@ async def test_C9_a_progress_target_that_was_settled_elsewhere_is_told_the_end_l
             server_call.complete(response())
 
 
+@pytest.mark.filterwarnings("ignore:.*was dropped and not closed:ResourceWarning")
 def test_C8_a_call_that_is_aborted_after_its_loop_was_closed_is_told_too() -> None:
     called, queue = Collected(), CompletionQueue()
 

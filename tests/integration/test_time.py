@@ -118,9 +118,13 @@ def test_C14_S13_a_session_is_kept_for_as_long_as_it_lingers_and_then_lost_on_bo
         with pytest.raises(rpc_async.CallFailed) as caught:
             call.complete()
         assert caught.value.executed is None
-        assert unsent.status() is RpcStatus.CALL_FAILED_DNE
+        assert not unsent.done(), "it surely was not executed, and is willing to wait: the next session takes it"
         assert server_call.cancel_reason is CancelReason.CLIENT_DISCONNECTED
         assert server_call.complete(response()) is RpcStatus.CALL_CANCELLED
+        at.both.refusing = False
+        await at.clock.advance(10.0)  # the longest pause between two attempts
+        (await at.servicer.next()).complete(response(b"anew"))
+        assert (await unsent).payload == b"anew"
 
     play(scene, linger=30.0)
 

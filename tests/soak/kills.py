@@ -77,6 +77,13 @@ async def server_killed(counts: Counts, wire: SocketWire, *, anew: bool) -> None
                     proxy.refusing = False
                 proxy.resume()
                 for when, call in began.items():
+                    if when in _BEGUN_ANEW and (anew or call is not began["half of it sent"]):
+                        if not anew:
+                            call.cancel()  # it would wait for a server for ever, as it was begun to do
+                        error = await caller.outcome(call, rpc_async.CallCancelled)
+                        counts.check((error is None) is anew, f"{wire}: killed with a call {when}: {error!r}")
+                        counts.more["begun anew" if anew else "waited on"] += 1
+                        continue
                     error = await caller.outcome(call, *_EXPECTED[when][:1])
                     counts.check(
                         error is not None and (type(error), error.status, error.executed) == _EXPECTED[when],
@@ -95,12 +102,13 @@ _EXPECTED: dict[str, tuple[type[CallError], int, bool | None]] = {
     "while it ran": (rpc_async.CallFailed, RpcStatus.CALL_FAILED, None),
     "when it had run": (rpc_async.CallFailed, RpcStatus.CALL_FAILED, None),
     "on its way": (rpc_async.CallFailed, RpcStatus.CALL_FAILED, None),
-    "half of it sent": (rpc_async.CallFailed, RpcStatus.CALL_FAILED_DNE, False),
-    "behind that": (rpc_async.CallFailed, RpcStatus.CALL_FAILED_DNE, False),
+    "half of it sent": (rpc_async.ServerUnavailable, RpcStatus.SERVER_UNAVAILABLE, False),
     "not willing to wait": (rpc_async.ServerUnavailable, RpcStatus.SERVER_UNAVAILABLE, False),
-    "never sent": (rpc_async.CallFailed, RpcStatus.CALL_FAILED_DNE, False),
 }
 """What is known of a call, by when the server was killed."""
+
+_BEGUN_ANEW = {"half of it sent", "behind that", "never sent"}
+"""Calls that surely were not executed: the next server gets them; where there is none, those that are willing wait."""
 
 
 def _known(error: CallError | None) -> str:

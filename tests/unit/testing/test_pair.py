@@ -433,10 +433,12 @@ async def test_a_handler_learns_from_what_it_sends_that_its_client_is_gone_or_kn
         kinds = [type(error) for error in await learnt.get()]
         assert kinds[:2] == [grpc.aio.UsageError, asyncio.CancelledError]
         assert issubclass(kinds[2], grpc.aio.BaseError)
-        inner: Any = both.connect(transport="native").native().channel
+        other = both.connect(transport="native")
+        inner: Any = other.native().channel
         unary = inner.unary_unary("/t.T/None")(b"")
         with pytest.raises(grpc.aio.AioRpcError):
             await unary.wait_for_connection()
+        await other.close()
 
 
 async def test_handlers_that_fail_fail_their_calls(caplog: pytest.LogCaptureFixture) -> None:
@@ -557,7 +559,8 @@ async def test_a_channel_waits_for_its_calls_as_long_as_it_is_told() -> None:
         server_call.complete(response(b"in time"))
         assert (await call).payload == b"in time"
         await closing
-        inner: Any = both.connect(transport="native").native().channel
+        other = both.connect(transport="native")
+        inner: Any = other.native().channel
         calls = calls_pb2_grpc.AsyncCallsStub(inner)
         watched = begin(demo_pb2_grpc.DemoStub(both.channel).Echo, request())
         server_call = await servicer.next()
@@ -567,6 +570,7 @@ async def test_a_channel_waits_for_its_calls_as_long_as_it_is_told() -> None:
         assert watch.cancelled()
         server_call.complete(response())
         await watched
+        await other.close()
 
 
 @pytest.mark.parametrize("how", ["end", "cut"])
