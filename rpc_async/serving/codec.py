@@ -43,7 +43,9 @@ class Codec:
             return payload
         try:
             return self._deserialize(payload)
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # whatever the user's function raises, it ends this call and no other
             raise BadStubData(f"{self.method}: the request ({len(payload)} bytes) does not parse: {error}") from error
 
     def encode(self, reply: Any, what: str = "reply", then: str = _FINAL) -> Any:
@@ -66,7 +68,9 @@ class Codec:
             )
         try:
             payload = raw_bytes(reply) if self._serialize is None else self._serialize(reply)
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # as above
             raise BadStubData(f"{self.method}: the {what} cannot be serialised: {then}: {error}") from error
         if len(payload) > self._max_payload:
             raise PayloadTooLarge(

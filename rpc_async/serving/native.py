@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterable
-from contextvars import ContextVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextvars import ContextVar, copy_context
 from typing import Any, Final, NoReturn, Protocol
 
 import grpc
@@ -15,7 +14,7 @@ import grpc.aio
 
 from rpc_async.core.outcome import Fault, Reply, fault
 from rpc_async.errors import BadStubData
-from rpc_async.serving.codec import Codec, MessageCodec
+from rpc_async.serving.codec import Codec
 from rpc_async.serving.connections import Connections
 from rpc_async.serving.dispatcher import Dispatcher, Routine
 from rpc_async.serving.manager import RoutineKind
@@ -25,7 +24,7 @@ from rpc_async.status import CancelReason, RpcStatus
 from rpc_async.wire.faults import grpc_status_code, status_trailer
 from rpc_async.wire.metadata import CALL_ID_KEY, client_call_id
 
-__all__ = ["DecodeFirst", "NativeManagers", "abort_call", "call_details"]
+__all__ = ["NativeManagers", "abort_call", "call_details"]
 
 _CALL_ID: Final = re.compile(r"[A-Za-z0-9_\-]{22,128}\Z")
 """At least 22 characters: 128 random bits in base64."""
@@ -51,19 +50,28 @@ class Peers(Protocol):
 class NativeManagers:
     """Makes gRPC handlers of manager routines."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self.peers: Peers = Connections(dispatcher.loop)
-        """Tells an aborted call from a lost connection."""
+    def __init__(self, dispatcher: Dispatcher, *, intercepted: bool) -> None:
+        """Make it: `intercepted`, if users' interceptors stand before the handlers."""
+        self.peers: Peers | None = None
+        """Tells an aborted call from a lost connection. None: it is made when it is asked."""
         self._dispatcher = dispatcher
+        self._intercepted = intercepted
         self._serving = 0
         self._flushed = asyncio.Event()
 
     def handler(
         self, codec: Codec, kind: RoutineKind, routine: Routine, shape: Shape = UNARY
-    ) -> Callable[..., Awaitable[Any]]:
-        """Return the behaviour of a gRPC handler that serves one method's calls."""
-        handle_type, pulls = shape.handle_type, shape.pulls
+    ) -> Callable[[Any, Context], Any]:
+        """Return the behaviour of a gRPC handler that serves one method's calls.
 
+        It is a coroutine where one reply comes out, and an async generator where chunks do: interceptors await the one,
+        and iterate over the other.
+        """
+        return (self._pushing if shape.pushes else self._replying)(codec, kind, routine, shape)
+
+    def _replying(
+        self, codec: Codec, kind: RoutineKind, routine: Routine, shape: Shape
+    ) -> Callable[[Any, Context], Awaitable[Any]]:
         async def serve(payload: Any, context: Context) -> Any:
             self._serving += 1
             try:
@@ -73,16 +81,10 @@ class NativeManagers:
                 assert isinstance(call, NativeCall)
                 piped = call if isinstance(call, PipeRecord) else None
                 try:
-                    try:
-                        request = None if pulls else codec.decode(payload)
-                    except BadStubData as error:
-                        call.refuse(fault(RpcStatus.BAD_STUB_DATA, str(error), executed=False))
-                    else:
-                        self._dispatcher.start(call, kind, routine, request, handle_type)
-                        del request
-                    del payload  # a parked call holds no copy of what its manager has read
+                    self._start(call, codec, kind, routine, shape, payload)
                     if piped is not None:
-                        piped.carry(context)
+                        piped.carry(context, payload if self._intercepted else None)
+                    del payload  # a parked call holds no copy of what its manager has read
                     if call.outcome is None and kind is RoutineKind.TASK:
                         await asyncio.sleep(0)
                     if call.outcome is None:
@@ -92,28 +94,100 @@ class NativeManagers:
                     if call.outcome is None:
                         await call.wait()
                     if piped is not None:
-                        await piped.flushed()
+                        await piped.introduced()
                 except asyncio.CancelledError:
                     # gRPC injects this when the client cancels, is gone, or the deadline passes. It ends here:
                     # the manager routine is told by a flag, in a task or thread of its own.
-                    call.keep_peer()
-                    call.orphan(self._cause(call))
+                    self._gone(call)
                     raise
                 finally:
                     call.close()
-                outcome = call.outcome
-                if type(outcome) is Reply:
-                    if call.trailing:
-                        context.set_trailing_metadata(call.trailing)
-                    return outcome.message
-                assert isinstance(outcome, Fault)
-                await abort_call(context, outcome, call.trailing)
+                return await self._outcome(call, context)
             finally:
-                self._serving -= 1
-                if not self._serving:
-                    self._flushed.set()
+                self._served()
 
         return serve
+
+    def _pushing(
+        self, codec: Codec, kind: RoutineKind, routine: Routine, shape: Shape
+    ) -> Callable[[Any, Context], AsyncIterator[Any]]:
+        async def serve(payload: Any, context: Context) -> AsyncIterator[Any]:
+            self._serving += 1
+            try:
+                call = self._open(context, codec, shape)
+                if type(call) is Fault:
+                    await abort_call(context, call)
+                assert isinstance(call, PipeRecord)
+                pushes = call.push_end
+                assert pushes is not None
+                # A client that is gone while gRPC writes ends gRPC's task, and nobody asks for the next chunk.
+                call_at_end: Callable[[Any], object] | None = getattr(context, "add_done_callback", None)
+                if call_at_end is not None:
+                    call_at_end(lambda _: self._ended(call))
+                try:
+                    self._start(call, codec, kind, routine, shape, payload)
+                    call.carry(context, payload if self._intercepted else None)
+                    del payload
+                    if call.chose_id and call.pull_end is None:
+                        await call.introduce(context)
+                    while (chunk := await pushes.take()) is not None:
+                        await call.introduce(context)
+                        yield chunk
+                        pushes.sent()
+                    if call.outcome is None:
+                        await call.wait()
+                    await call.introduced()
+                except (asyncio.CancelledError, GeneratorExit, grpc.aio.BaseError):
+                    self._gone(call)  # as above; or nobody iterates any more
+                    raise
+                except Exception as error:
+                    call.broke(error)
+                finally:
+                    call.close()
+                await self._outcome(call, context)
+            finally:
+                self._served()
+
+        return serve
+
+    def _start(
+        self, call: NativeCall, codec: Codec, kind: RoutineKind, routine: Routine, shape: Shape, payload: Any
+    ) -> None:
+        dispatcher = self._dispatcher
+        try:
+            request = None if shape.pulls else codec.decode(payload)
+        except BadStubData as error:
+            call.refuse(fault(RpcStatus.BAD_STUB_DATA, str(error), executed=False))
+        except (KeyboardInterrupt, SystemExit) as error:
+            call.refuse(fault(RpcStatus.BAD_STUB_DATA, f"{call.method}: the request was not read", executed=False))
+            dispatcher.let_through(error)
+        else:
+            dispatcher.start(call, kind, routine, request, copy_context(), shape.handle_type)
+
+    async def _outcome(self, call: NativeCall, context: Context) -> Any:
+        """Return the reply, or end the call with its fault."""
+        outcome = call.outcome
+        if type(outcome) is Reply:
+            if call.trailing:
+                context.set_trailing_metadata(call.trailing)
+            return outcome.message
+        assert isinstance(outcome, Fault)
+        return await abort_call(context, outcome, call.trailing)
+
+    def _gone(self, call: NativeCall) -> None:
+        call.keep_peer()
+        call.orphan(self._cause(call))
+
+    def _ended(self, call: PipeRecord) -> None:
+        """GRPC's task has ended. That is the end of the call, if its end has not come before."""
+        if not call.closed:
+            self._gone(call)
+            call.close()
+
+    def _served(self) -> None:
+        self._serving -= 1
+        if not self._serving:
+            self._flushed.set()
 
     async def flush(self, timeout: float) -> None:
         """Wait until the outcomes of all settled calls are written, at most `timeout` seconds."""
@@ -128,7 +202,7 @@ class NativeManagers:
         refusal = dispatcher.refusal()
         if refusal is not None:
             return refusal
-        details = call_details.get()
+        details = None if self._intercepted else call_details.get()  # interceptors may have changed it
         found = context.invocation_metadata() if details is None else details.invocation_metadata
         metadata: tuple[tuple[str, str | bytes], ...] = tuple(found or ())
         call_id = client_call_id(metadata)
@@ -154,6 +228,8 @@ class NativeManagers:
             return CancelReason.SHUTDOWN
         if call.deadline_is_past():
             return CancelReason.DEADLINE
+        if self.peers is None:
+            self.peers = Connections(self._dispatcher.loop)
         if self.peers.is_open(call.peer()) is False:
             return CancelReason.CLIENT_DISCONNECTED
         return CancelReason.CLIENT_ABORTED
@@ -161,42 +237,3 @@ class NativeManagers:
 
 def _bad_id(what: str) -> Fault:
     return fault(RpcStatus.INVALID_ARG, f"the metadata {CALL_ID_KEY} {what}", executed=False)
-
-
-class DecodeFirst(grpc.aio.ServerInterceptor):
-    """Goes before the user's interceptors: a request that does not parse is refused as BAD_STUB_DATA.
-
-    gRPC itself would answer UNKNOWN, which says less.
-    """
-
-    def __init__(self, codecs: dict[str, MessageCodec], max_payload: int) -> None:
-        self._codecs = codecs
-        self._max_payload = max_payload
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        handler = await continuation(handler_call_details)
-        if handler is None or handler_call_details.method not in self._codecs:
-            return handler
-        behaviour: Any = handler.unary_unary
-        if not inspect.iscoroutinefunction(behaviour):
-            return handler
-        codec = Codec(
-            handler_call_details.method,
-            handler.request_deserializer,
-            handler.response_serializer,
-            self._max_payload,
-        )
-
-        async def serve(payload: bytes, context: Context) -> bytes:
-            try:
-                request = codec.decode(payload)
-            except BadStubData as error:
-                await abort_call(context, fault(RpcStatus.BAD_STUB_DATA, str(error), executed=False))
-            reply: bytes = codec.encode(await behaviour(request, context))
-            return reply
-
-        return grpc.unary_unary_rpc_method_handler(serve)

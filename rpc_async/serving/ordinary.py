@@ -1,18 +1,21 @@
 """Ordinary gRPC handlers, unmarked: gRPC serves them as ever, and they count as calls.
 
 Each is wrapped in a function of the same kind (coroutine, generator, ...), because gRPC looks at the kind to
-decide how to run it. Two things are added: the refusals of S15 and S16, and an end for a handler that raises
-`CancelledError` though nobody cancelled its call, for which gRPC would leave the client hanging.
+decide how to run it. Added are the refusals of S15 and S16; an end for what still runs when the server has shut down;
+and an end for a handler that raises what gRPC has no answer to, and would leave the client hanging for: a
+`CancelledError` though nobody cancelled its call, another `BaseException`, an exception whose text cannot be had.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import grpc
 import grpc.aio
@@ -20,6 +23,8 @@ import grpc.aio
 from rpc_async.core.outcome import Fault, fault
 from rpc_async.serving.dispatcher import Dispatcher
 from rpc_async.serving.native import abort_call
+from rpc_async.serving.record import shutdown_fault
+from rpc_async.serving.running import failure_text
 from rpc_async.status import RpcStatus
 from rpc_async.wire.faults import grpc_status_code, status_trailer
 from rpc_async.wire.metadata import client_call_id
@@ -29,11 +34,22 @@ __all__ = ["OrdinaryHandlers"]
 _SELF_CANCELLED: Final = "the handler raised CancelledError, though nobody cancelled the call"
 
 
+class _Entered(NamedTuple):
+    """A call that runs."""
+
+    call_id: str
+    context: Any
+    task: asyncio.Task[Any] | None
+    """In which it runs; None, if it runs in a thread."""
+
+
 class OrdinaryHandlers:
     """Wraps the handlers of one server."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
+        self._entered: dict[int, _Entered] = {}
+        self._number = 0
 
     def wrap(self, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
         """Return the handler with its behaviour wrapped."""
@@ -51,6 +67,29 @@ class OrdinaryHandlers:
             response_serializer=handler.response_serializer,
         )
 
+    async def cut_off(self, timeout: float) -> None:
+        """The server has shut down: end the calls that still run, at most `timeout` seconds (S15)."""
+        running = tuple(self._entered.values())
+        if not running:
+            return
+        failure = shutdown_fault(begun=True)
+        loop = self._dispatcher.loop
+        ending: list[asyncio.Future[None]] = [
+            loop.create_task(_end(one.context, failure)) for one in running if one.task is not None
+        ]
+        in_threads = [one.context for one in running if one.task is None]
+        if in_threads:  # their contexts are for threads, and all of the pool's may be taken
+            done = loop.create_future()
+            threading.Thread(
+                target=_end_in_thread, args=(in_threads, failure, loop, done), name="rpc_async-shutdown", daemon=True
+            ).start()
+            ending.append(done)
+        await asyncio.sleep(0)  # their ends are on their way
+        for one in running:
+            if one.task is not None:
+                one.task.cancel()
+        await asyncio.wait(ending, timeout=timeout)
+
     def _counted(self, behaviour: Any, response_streaming: bool) -> Callable[[Any, Any], Any]:
         if inspect.iscoroutinefunction(behaviour):
             return self._coroutine(behaviour)
@@ -65,8 +104,8 @@ class OrdinaryHandlers:
             with self._count(context):
                 try:
                     return await behaviour(request, context)
-                except asyncio.CancelledError:
-                    await self._end_if_self_cancelled(context)
+                except BaseException as error:
+                    await self._end_unanswered(context, error)
                     raise
 
         return serve
@@ -79,8 +118,10 @@ class OrdinaryHandlers:
                 try:
                     async for response in behaviour(request, context):
                         yield response
-                except asyncio.CancelledError:
-                    await self._end_if_self_cancelled(context)
+                except GeneratorExit:
+                    raise
+                except BaseException as error:
+                    await self._end_unanswered(context, error)
                     raise
 
         return serve
@@ -101,6 +142,8 @@ class OrdinaryHandlers:
 
         return serve
 
+    # -- counting ---------------------------------------------------------------------------------------
+
     async def _admit(self, context: Any) -> None:
         refusal = self._dispatcher.refusal()
         if refusal is not None:
@@ -108,38 +151,90 @@ class OrdinaryHandlers:
 
     @contextmanager
     def _count(self, context: Any) -> Iterator[None]:
-        call_id = self._enter(context)
+        number = self._enter(context, asyncio.current_task())
         try:
             yield
         finally:
-            self._leave(call_id)
+            self._leave(number)
 
     @contextmanager
     def _count_in_thread(self, context: Any) -> Iterator[None]:
         entering = self._enter_from_thread(context)
         entered = asyncio.run_coroutine_threadsafe(entering, self._dispatcher.loop).result()
         if isinstance(entered, Fault):
-            refusal = entered
-            context.abort(grpc_status_code(refusal.grpc_code), refusal.message, (status_trailer(refusal),))
+            _abort_in_thread(context, entered)
         try:
             yield
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            failure = _unanswered(error)
+            if failure is not None:
+                _abort_in_thread(context, failure, error)
+            raise
         finally:
             self._dispatcher.mailbox.post(self._leave, entered)
 
-    async def _enter_from_thread(self, context: Any) -> Fault | str:
-        return self._dispatcher.refusal() or self._enter(context)
+    async def _enter_from_thread(self, context: Any) -> Fault | int:
+        return self._dispatcher.refusal() or self._enter(context, None)
 
-    def _enter(self, context: Any) -> str:
+    def _enter(self, context: Any, task: asyncio.Task[Any] | None) -> int:
         call_id = client_call_id(context.invocation_metadata() or ()) or ""
         self._dispatcher.enter()
         self._dispatcher.table.ordinary.add(call_id)
-        return call_id
+        self._number += 1
+        self._entered[self._number] = _Entered(call_id, context, task)
+        return self._number
 
-    def _leave(self, call_id: str) -> None:
+    def _leave(self, number: int) -> None:
+        entered = self._entered.pop(number)
         self._dispatcher.leave()
-        self._dispatcher.table.ordinary.discard(call_id)
+        self._dispatcher.table.ordinary.discard(entered.call_id)
 
-    async def _end_if_self_cancelled(self, context: Any) -> None:
-        task = asyncio.current_task()
-        if task is not None and not task.cancelling():
-            await abort_call(context, fault(RpcStatus.CALL_FAILED, _SELF_CANCELLED, executed=True))
+    # -- ending -----------------------------------------------------------------------------------------
+
+    async def _end_unanswered(self, context: Any, error: BaseException) -> None:
+        """End the call of a handler that raised what gRPC does not answer."""
+        failure = _unanswered(error)
+        if isinstance(error, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                return
+        if failure is None:
+            return
+        try:
+            await abort_call(context, failure)
+        finally:
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise error
+
+
+def _unanswered(error: BaseException) -> Fault | None:
+    """Return the failure of a call whose handler raised this; None for what gRPC itself answers."""
+    if isinstance(error, asyncio.CancelledError):
+        return fault(RpcStatus.CALL_FAILED, _SELF_CANCELLED, executed=True)
+    text, whole = failure_text(error)
+    return None if isinstance(error, Exception) and whole else fault(RpcStatus.CALL_FAILED, text, executed=True)
+
+
+async def _end(context: Any, failure: Fault) -> None:
+    with contextlib.suppress(Exception):  # it has ended, or its client is gone
+        await abort_call(context, failure)
+
+
+def _end_in_thread(
+    contexts: list[Any], failure: Fault, loop: asyncio.AbstractEventLoop, done: asyncio.Future[None]
+) -> None:
+    for context in contexts:
+        with contextlib.suppress(Exception):  # as in `_end`
+            _abort_in_thread(context, failure)
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+        loop.call_soon_threadsafe(done.set_result, None)
+
+
+def _abort_in_thread(context: Any, failure: Fault, error: BaseException | None = None) -> None:
+    try:
+        context.abort(grpc_status_code(failure.grpc_code), failure.message, (status_trailer(failure),))
+    finally:
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise error

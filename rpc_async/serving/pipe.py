@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 import grpc.aio
@@ -47,13 +48,15 @@ class PipeRecord(NativeCall):
     """
 
     __slots__ = (
-        "_carriers",
+        "_auth",
+        "_carrier",
         "_codec_of_chunks",
         "_due",
         "_introduced",
         "_introducing",
         "_served",
         "_told",
+        "closed",
         "pipes",
         "pull_end",
         "push_end",
@@ -81,11 +84,15 @@ class PipeRecord(NativeCall):
         if self.pipes.pulling is not None:
             self.pull_end = PullEnd(self, self.pipes.pulling)
         self._told: Told | None = None
-        self._carriers: list[asyncio.Task[None]] = []
+        self._carrier: asyncio.Task[None] | None = None
         self._introducing = asyncio.Lock()
         self._introduced = False
-        self._served = False
+        self.closed: bool = False
+        """gRPC's call is over."""
         self._due = False
+        # gRPC's task may end where it writes, outside its handler: from then on its call is not to be asked.
+        self._auth = context.peer_identities(), context.peer_identity_key(), dict(context.auth_context())
+        self.keep_peer()
 
     # -- the pipes' side --------------------------------------------------------------------------------
 
@@ -135,65 +142,71 @@ class PipeRecord(NativeCall):
         self._told = None
         if deliver:
             self.deliver(outcome)
-        if self._served:
+        if self.closed:
             self._owner.finished(self)
         self._due = True
 
     def close(self) -> None:
+        if self.closed:
+            return
         super().close()
-        self._served = True
+        self.closed = True
         if self._due:
             self._owner.finished(self)
 
+    # -- who calls --------------------------------------------------------------------------------------
+
+    def peer_identities(self) -> Iterable[bytes] | None:
+        return self._known()[0]
+
+    def peer_identity_key(self) -> str | None:
+        return self._known()[1]
+
+    def auth_context(self) -> dict[str, Iterable[bytes]]:
+        return dict(self._known()[2])
+
+    def _known(self) -> tuple[Iterable[bytes] | None, str | None, Mapping[str, Iterable[bytes]]]:
+        with self._lock:
+            self._open()
+            return self._auth
+
     # -- the wire's side --------------------------------------------------------------------------------
 
-    def carry(self, context: Context) -> None:
-        """Begin to carry the pipes over gRPC's call."""
+    def carry(self, context: Context, requests: AsyncIterable[Any] | None) -> None:
+        """Begin to carry what comes in over gRPC's call: through `requests`, if there are interceptors."""
         if self.pull_end is not None:
-            self._spawn(self._receive(context, self.pull_end))
-        if self.push_end is not None:
-            self._spawn(self._send(context, self.push_end))
+            read = context.read
+            if requests is not None:
+                chunks = aiter(requests)
+                read = partial(_next, chunks)
+            self._carrier = self._loop.create_task(self._receive(context, read, self.pull_end))
 
-    def _spawn(self, carrying: Coroutine[Any, Any, None]) -> None:
-        self._carriers.append(self._loop.create_task(carrying))
-
-    async def flushed(self) -> None:
-        """Wait until nothing is being written that must be written before the outcome."""
-        if self.push_end is not None:
-            await asyncio.wait((self._carriers[-1],))  # and does not cancel it, as awaiting it would
+    async def introduced(self) -> None:
+        """Wait until no initial metadata are on their way, and have none sent any more but by the outcome."""
         async with self._introducing:
             self._introduced = True
 
-    async def _send(self, context: Context, pushes: PushEnd[Any]) -> None:
-        try:
-            if self.chose_id and self.pull_end is None:
-                await self._introduce(context)
-            while (chunk := await pushes.take()) is not None:
-                await self._introduce(context)
-                await context.write(chunk)
-                pushes.sent()
-        except grpc.aio.BaseError:  # the client is gone: gRPC cancels the handler, which sees to all that follows
-            return
-        except Exception as error:
-            _LOGGER.exception("%r: gRPC, or an interceptor, failed in an unforeseen way", self)
-            self._fail(fault(RpcStatus.INTERNAL_ERROR, f"{type(error).__name__}: {error}", executed=True))
-
-    async def _receive(self, context: Context, pulls: PullEnd[Any]) -> None:
+    async def _receive(self, context: Context, read: Callable[[], Awaitable[Any]], pulls: PullEnd[Any]) -> None:
         try:
             while await pulls.room():
-                chunk = await context.read()
+                chunk = await read()
                 if chunk is grpc.aio.EOF:
                     if await self._confirmed(context):
                         pulls.ended()
                     return
                 pulls.arrived(self._codec_of_chunks.decode(chunk))
-        except grpc.aio.BaseError:  # as above
+        except grpc.aio.BaseError:  # the client is gone: gRPC cancels the handler, which sees to all that follows
             return
-        except Exception as error:
-            text = str(error) if isinstance(error, BadStubData) else f"{self.method}: a chunk does not parse: {error}"
+        except BaseException as error:  # out of the user's deserialiser, or an interceptor
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            text = str(error) if isinstance(error, BadStubData) else f"{self.method}: a chunk was not read: {error!r}"
             self._fail(fault(RpcStatus.BAD_STUB_DATA, text, executed=True))
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                self._owner.let_through(error)
 
-    async def _introduce(self, context: Context) -> bool:
+    async def introduce(self, context: Context) -> bool:
         """Send the initial metadata. False: they were sent before, or it is too late for them."""
         async with self._introducing:
             if self._introduced:
@@ -212,16 +225,29 @@ class PipeRecord(NativeCall):
         if self.outcome is not None:
             return False
         try:
-            if not await self._introduce(context):
+            if not await self.introduce(context):
                 await asyncio.sleep(_CONFIRM)
         except grpc.aio.BaseError:
             return False
         return True
 
+    def broke(self, error: Exception) -> None:
+        """gRPC, or an interceptor, failed where a chunk was sent."""
+        _LOGGER.error("%r: gRPC, or an interceptor, failed in an unforeseen way", self, exc_info=error)
+        self._fail(fault(RpcStatus.INTERNAL_ERROR, f"{type(error).__name__}: {error}", executed=True))
+
     def _fail(self, failure: Fault) -> None:
         step = self._end()
         if step.verdict is not RpcStatus.INVALID_ASYNC_HANDLE:
             self._settle(step, failure)
+
+
+async def _next(chunks: AsyncIterator[Any]) -> Any:
+    """Return the next chunk, or gRPC's mark of the end."""
+    try:
+        return await anext(chunks)
+    except StopAsyncIteration:
+        return grpc.aio.EOF
 
 
 class _Completing:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rpc_async.serving.call import ServerCall
     from rpc_async.serving.codec import Codec
 
-__all__ = ["CallOwner", "CallRecord"]
+__all__ = ["CallOwner", "CallRecord", "shutdown_fault"]
 
 _LOGGER: Final = logging.getLogger("rpc_async.serving")
 
@@ -52,6 +52,9 @@ class CallOwner(Protocol):
         """Whether clients are told what a manager routine raised (S7)."""
         ...
 
+    def let_through(self, error: BaseException) -> None:
+        """Have what is to end the process end it, once its call's outcome is on its way. From any thread."""
+
     def finished(self, record: CallRecord) -> None:
         """A call has settled: its manager's part is done. On the server's loop."""
 
@@ -69,10 +72,10 @@ class CallRecord(ABC):
         "_hooks",
         "_lock",
         "_machine",
+        "_metadata",
         "_owner",
         "asked_for",
         "ended_at",
-        "invocation_metadata",
         "listed",
         "machine",
         "method",
@@ -86,7 +89,7 @@ class CallRecord(ABC):
         invocation_metadata: tuple[tuple[str, str | bytes], ...],
     ) -> None:
         self.method: Final[str] = codec.method
-        self.invocation_metadata: Final = invocation_metadata
+        self._metadata = invocation_metadata
         self.status: int = _PENDING
         self.ended_at: float = 0.0
         self.asked_for: bool = False
@@ -102,6 +105,11 @@ class CallRecord(ABC):
         self._hooks: list[Callable[[], None]] | None = None
 
     # -- the wire ---------------------------------------------------------------------------------------
+
+    @property
+    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """The metadata that came with the call."""
+        return self._metadata
 
     @property
     @abstractmethod
@@ -197,7 +205,8 @@ class CallRecord(ABC):
             "the manager routine returned without completing the call, and nothing holds the call's handle any "
             "more: it could never have been completed"
         )
-        _LOGGER.error("%r: %s", self, message)
+        level = logging.DEBUG if self.cancel_reason is CancelReason.SHUTDOWN else logging.ERROR
+        _LOGGER.log(level, "%r: %s", self, message)
         self._settle(step, fault(RpcStatus.CALL_FAILED, message, executed=True))
 
     # -- the manager's side -----------------------------------------------------------------------------
@@ -212,6 +221,10 @@ class CallRecord(ABC):
             outcome = Reply(self._codec.encode(reply))
         except UsageError as error:  # final all the same (S5)
             self._settle(step, fault(error.status, str(error), executed=True))
+            raise
+        except BaseException:  # as is what the user's serialiser raises to end the process
+            text = f"{self.method}: the reply was not serialised"
+            self._settle(step, fault(RpcStatus.BAD_STUB_DATA, text, executed=True))
             raise
         self._settle(step, outcome)
         return step.verdict
@@ -237,6 +250,10 @@ class CallRecord(ABC):
         if step.verdict is _DESTROYED:
             if not isinstance(error, (grpc.aio.AbortError, asyncio.CancelledError)):
                 _LOGGER.error("%r: the manager routine raised after the call had settled", self, exc_info=error)
+            return
+        if self.cancel_reason is CancelReason.SHUTDOWN:  # its client was told so, and its process is at its end
+            _LOGGER.debug("%r: the manager routine ended after the server had shut down", self, exc_info=error)
+            self._settle(step, shutdown_fault(begun=True))
             return
         if cancelled:  # `raise_if_cancelled()` or `interruptible()`: the manager's verdict is to stop (C5)
             self._settle(step, _cancelled_fault(self.cancel_reason))
@@ -273,8 +290,10 @@ class CallRecord(ABC):
             self._changed()
 
     def refuse(self, failure: Fault) -> None:
-        """End a call that no manager routine was started for."""
-        self._settle(self._end(), failure)
+        """End a call whose manager routine was not begun."""
+        step = self._end()
+        if step.verdict is not _DESTROYED:
+            self._settle(step, failure)
 
     # -- being told -------------------------------------------------------------------------------------
 
@@ -359,10 +378,19 @@ class CallRecord(ABC):
 
 
 def _cancelled_fault(reason: CancelReason | None) -> Fault:
-    if reason is CancelReason.SHUTDOWN:  # S15
-        text = "the server shut down before the call was completed, and its grace period is over"
-        return fault(RpcStatus.CALL_FAILED, text, cancel_reason=reason, executed=True)
+    if reason is CancelReason.SHUTDOWN:
+        return shutdown_fault(begun=True)
     text = "the server stopped the call, as it was asked to"
     if reason is not CancelReason.CLIENT_REQUESTED:
         text = "the call was cancelled"
     return fault(RpcStatus.CALL_CANCELLED, text, cancel_reason=reason, executed=True)
+
+
+def shutdown_fault(*, begun: bool) -> Fault:
+    """Return how a call ends that a server which has shut down had no time for (S15)."""
+    reason = CancelReason.SHUTDOWN
+    if begun:
+        text = "the server shut down before the call was completed, and its grace period is over"
+        return fault(RpcStatus.CALL_FAILED, text, cancel_reason=reason, executed=True)
+    text = "the server shut down before the call was begun: not executed"
+    return fault(RpcStatus.SERVER_UNAVAILABLE, text, cancel_reason=reason)

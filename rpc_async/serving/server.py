@@ -13,13 +13,15 @@ import grpc.aio
 
 from rpc_async.errors import InvalidArgument, InvalidBinding
 from rpc_async.serving.async_calls import AsyncCallsServicer
+from rpc_async.serving.checks import checked_compression, checked_count, checked_options, checked_seconds
 from rpc_async.serving.codec import Codec, MessageCodec
 from rpc_async.serving.dispatcher import Dispatcher
+from rpc_async.serving.interceptors import Gate, checked_interceptors, interceptors_of_others, plain_server
 from rpc_async.serving.manager import mark_of
-from rpc_async.serving.native import DecodeFirst, NativeManagers, call_details
+from rpc_async.serving.native import NativeManagers, call_details
 from rpc_async.serving.ordinary import OrdinaryHandlers
 from rpc_async.serving.pipe import shape_of
-from rpc_async.serving.session import ManagerMethod
+from rpc_async.serving.session import ManagerMethod, ServedCall
 from rpc_async.serving.session_handler import HandlerCalls
 from rpc_async.serving.sessions import SessionService
 from rpc_async.v1 import calls_pb2_grpc
@@ -103,28 +105,19 @@ class Server(grpc.aio.Server):
         self._grace = grace
         self._pool = ThreadPoolExecutor(max_workers, thread_name_prefix="rpc_async-manager")
         self._dispatcher = Dispatcher(
-            _running_loop(),
             max_calls=max_calls,
             linger=linger,
             disclose_errors=disclose_errors,
             pool=self._pool,
         )
+        interceptors = (*interceptors_of_others(), *interceptors)
         self._message_codecs: dict[str, MessageCodec] | None = {} if interceptors else None
-        if self._message_codecs is not None:
-            interceptors = (DecodeFirst(self._message_codecs, self._max_payload), *interceptors)
-        self._managers = NativeManagers(self._dispatcher)
+        self._managers = NativeManagers(self._dispatcher, intercepted=bool(interceptors))
         self._ordinary = OrdinaryHandlers(self._dispatcher)
-        self._interceptors = tuple(interceptors)
-        self._make_inner: Callable[[], grpc.aio.Server] = partial(
-            grpc.aio.server,
-            self._pool,
-            interceptors=self._interceptors,
-            options=tuple(merged.items()),
-            compression=compression,
-        )
         # gRPC's server wants to be started and stopped, and may hang where one that was only made is collected. So it
         # is made when a port or the start needs it, and a server that was dropped before leaves nothing behind.
         self._inner: grpc.aio.Server | None = None
+        self._inner_loop: asyncio.AbstractEventLoop | None = None
         self._registered: list[grpc.GenericRpcHandler] = []
         self._terminated: Final = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
@@ -135,14 +128,24 @@ class Server(grpc.aio.Server):
             linger=linger,
             max_payload=max_request,
             manager_method=self._manager_methods.get,
-            serve_otherwise=HandlerCalls(self._dispatcher, self._find, interceptors, self._max_payload).start,
+            serve_otherwise=self._start_otherwise,
         )
-        stream: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
-            self._sessions.serve
-        )  # raw: it looks at sizes first
-        service, _, method = SESSION_METHOD[1:].partition("/")
+        stream: grpc.RpcMethodHandler[Any, Any] | None = None
         if min(max_request, self._max_payload) >= MAX_BATCH_BYTES:  # else there is no room for a session's batches
+            stream = grpc.stream_stream_rpc_method_handler(self._sessions.serve)  # raw: it looks at sizes first
+            service, _, method = SESSION_METHOD[1:].partition("/")
             self._register([grpc.method_handlers_generic_handler(service, {method: stream})])
+        if self._message_codecs is not None:
+            interceptors = (Gate(self._message_codecs, self._max_payload, stream), *interceptors)
+        self._interceptors = tuple(interceptors)
+        self._others = HandlerCalls(self._dispatcher, self._find, interceptors, self._max_payload)
+        self._make_inner: Callable[[], grpc.aio.Server] = partial(
+            plain_server(),
+            self._pool,
+            interceptors=self._interceptors,
+            options=tuple(merged.items()),
+            compression=compression,
+        )
         # Not wrapped: it must answer when the server is busy or draining, and it counts as no call.
         calls_pb2_grpc.add_AsyncCallsServicer_to_server(
             AsyncCallsServicer(self._dispatcher), cast("Any", _Unregistered(self._register, self._handlers))
@@ -189,6 +192,7 @@ class Server(grpc.aio.Server):
             raise InvalidBinding("the server was stopped, which is final: make another")
         if self._inner is None:
             self._inner = self._make_inner()
+            self._inner_loop = getattr(self._inner, "_loop", None)
             self._inner.add_generic_rpc_handlers(tuple(self._registered))
         return self._inner
 
@@ -223,6 +227,9 @@ class Server(grpc.aio.Server):
             self._manager_methods[method] = ManagerMethod(codec, mark.kind, behaviour)
         return grpc.unary_unary_rpc_method_handler(self._managers.handler(codec, mark.kind, behaviour), *wanted)
 
+    def _start_otherwise(self, *call: Any) -> ServedCall | None:
+        return self._others.start(*call)
+
     def _find(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Find the handler of a call that came by a session."""
         for one in self._handlers:
@@ -234,8 +241,20 @@ class Server(grpc.aio.Server):
     # -- life -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start serving."""
-        await self._made().start()
+        """Start serving, on the event loop that runs here.
+
+        Raises:
+            InvalidBinding: A port was opened on another event loop; or the server was stopped.
+        """
+        inner = self._made()
+        loop = asyncio.get_running_loop()
+        if self._inner_loop is not None and self._inner_loop is not loop:
+            raise InvalidBinding(
+                "the server's ports were opened on another event loop than the one that starts it: open them in a "
+                "coroutine on the same loop, as in `asyncio.run(main())` where main() makes, opens and starts it"
+            )
+        self._dispatcher.bind()
+        await inner.start()
 
     async def stop(self, grace: float | _Default | None = _SERVER_GRACE) -> None:
         """Stop: refuse new calls, let the running ones finish, cancel what is left (S15).
@@ -248,8 +267,10 @@ class Server(grpc.aio.Server):
             grace: Seconds; None or 0 is at once; by default the server's own. As in gRPC, a later call with a
                 smaller number stops the server sooner.
         """
-        seconds = self._grace if isinstance(grace, _Default) else grace
+        seconds = self._grace if isinstance(grace, _Default) else checked_seconds("grace", grace)
         if self._stopping is None:
+            if not self._dispatcher.bound:
+                self._dispatcher.bind()
             self._stopping = self._dispatcher.loop.create_task(self._stop(seconds))
         else:
             self._dispatcher.loop.call_later(seconds or 0.0, self._dispatcher.hurry)
@@ -257,6 +278,8 @@ class Server(grpc.aio.Server):
 
     async def _stop(self, grace: float | None) -> None:
         await self._dispatcher.drain(grace)
+        self._others.cut_off()
+        await self._ordinary.cut_off(_FLUSH)
         await asyncio.gather(self._managers.flush(_FLUSH), self._sessions.close(_FLUSH))
         if self._inner is not None:
             await self._inner.stop(_FLUSH if grace else None)
@@ -270,13 +293,6 @@ class Server(grpc.aio.Server):
         except TimeoutError:
             return True
         return False
-
-
-def _running_loop() -> asyncio.AbstractEventLoop:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        raise InvalidBinding("rpc_async.server(): call it in a coroutine, on the event loop that will run it") from None
 
 
 class _Unregistered:
@@ -338,7 +354,9 @@ def server(
     options: Sequence[tuple[str, Any]] = (),
     compression: grpc.Compression | None = None,
 ) -> Server:
-    """Make a server. Call it on the event loop that will run it.
+    """Make a server. It belongs to the event loop that starts it.
+
+    As with gRPC, ports may be opened before that loop runs, if it is the thread's current one by then.
 
     Args:
         max_calls: How many calls may run; one more is refused as SERVER_TOO_BUSY (S16). None: no limit.
@@ -352,20 +370,15 @@ def server(
         compression: gRPC's compression for what the server sends.
 
     Raises:
-        InvalidArgument: A limit that is negative.
+        InvalidArgument: A limit that is negative or no number, or another value that is not of its kind.
     """
-    if max_calls is not None and max_calls < 1:
-        raise InvalidArgument(f"max_calls {max_calls}: at least 1, or None for no limit")
-    for name, seconds in (("grace", grace), ("linger", linger)):
-        if seconds is not None and not seconds >= 0:
-            raise InvalidArgument(f"{name} {seconds}: seconds, 0 or more")
     return Server(
-        max_calls=max_calls,
-        grace=grace,
-        linger=linger,
+        max_calls=checked_count("max_calls", max_calls),
+        grace=checked_seconds("grace", grace),
+        linger=checked_seconds("linger", linger, optional=False) or 0.0,
         disclose_errors=disclose_errors,
-        max_workers=max_workers,
-        interceptors=interceptors,
-        options=options,
-        compression=compression,
+        max_workers=checked_count("max_workers", max_workers),
+        interceptors=checked_interceptors(interceptors),
+        options=checked_options(options),
+        compression=checked_compression(compression),
     )

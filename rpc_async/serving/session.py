@@ -99,6 +99,8 @@ class Identity(NamedTuple):
     identities: tuple[bytes, ...] | None
     identity_key: str | None
     auth_context: dict[str, Iterable[bytes]]
+    user_agent: str | None = None
+    """What the client's library calls itself."""
 
     def is_that_of(self, other: Identity) -> bool:
         """Tell whether both were authenticated as the same client, or neither was."""
@@ -301,13 +303,17 @@ class ServedSession:
         except BadStubData as error:
             self.refuse(number, fault(RpcStatus.BAD_STUB_DATA, str(error), executed=False))
             return
+        except (KeyboardInterrupt, SystemExit) as error:
+            self.refuse(number, fault(RpcStatus.BAD_STUB_DATA, f"{method}: the request was not read", executed=False))
+            dispatcher.let_through(error)
+            return
         self.machine.calls[number] = record = SessionCall(self, number, codec, dispatcher, metadata)
         dispatcher.running += 1
         if timeout is not None:
             record.expire_in(timeout, self.loop)
         if dispatcher.table.expects:
             dispatcher.table.meet(record, self.loop)
-        dispatcher.start(record, kind, routine, request)
+        dispatcher.start(record, kind, routine, request, dispatcher.context.copy())
 
     def _about(self, kind: int, number: int, payload: bytes) -> None:
         if kind == _ABORT:

@@ -13,6 +13,7 @@ from rpc_async.errors import InvalidAsyncHandle
 from rpc_async.serving.codec import Codec
 from rpc_async.serving.record import CallOwner, CallRecord
 from rpc_async.status import CancelReason, RpcStatus
+from rpc_async.wire.metadata import call_metadata
 from rpc_async.wire.session import BothMetadata, fault_head, reply_head
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ class SessionCall(CallRecord):
     @property
     def call_id(self) -> str:
         return self._session.ids.of(self.number)
+
+    @property
+    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        return call_metadata(self._metadata, self.call_id, self._session.identity.user_agent)
 
     def expire_in(self, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
         """Set the call's deadline (C12)."""

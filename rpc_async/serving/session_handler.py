@@ -7,8 +7,6 @@ looks like gRPC's.
 from __future__ import annotations
 
 import asyncio
-import inspect
-import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,19 +16,18 @@ import grpc.aio
 from rpc_async.core.frames import FrameKind
 from rpc_async.core.outcome import Fault, fault
 from rpc_async.serving.dispatcher import Dispatcher
-from rpc_async.serving.handler_context import HandlerContext, SyncHandlerContext
-from rpc_async.serving.record import CallRecord
+from rpc_async.serving.handler_context import HandlerContext, Pairs
+from rpc_async.serving.record import CallRecord, shutdown_fault
+from rpc_async.serving.running import run_handler
 from rpc_async.status import CancelReason, RpcStatus
 from rpc_async.wire.faults import fault_from_failure
-from rpc_async.wire.metadata import CALL_ID_KEY, Metadatum
-from rpc_async.wire.session import fault_head, reply_head
+from rpc_async.wire.metadata import Metadatum, call_metadata
+from rpc_async.wire.session import BothMetadata, fault_head, reply_head
 
 if TYPE_CHECKING:
     from rpc_async.serving.session import Identity, ServedSession
 
 __all__ = ["HandlerCall", "HandlerCalls"]
-
-_LOGGER: Final = logging.getLogger("rpc_async.serving")
 
 _REPLY, _REPLY_WITH_HEAD, _FAULT = int(FrameKind.REPLY), int(FrameKind.REPLY_WITH_HEAD), int(FrameKind.FAULT)
 
@@ -54,8 +51,7 @@ class HandlerCalls:
         """Make it: `find` looks a method's handler up, `interceptors` stand before it, the first one outermost."""
         self.dispatcher: Final = dispatcher
         self.max_payload: Final = max_payload
-        self.running: int = 0
-        """How many have not ended."""
+        self._running: set[HandlerCall] = set()
 
         async def found(details: grpc.HandlerCallDetails) -> Handler | None:
             return find(details)
@@ -74,14 +70,20 @@ class HandlerCalls:
         metadata: tuple[tuple[str, str | bytes], ...],
     ) -> HandlerCall | None:
         """Start a call. See `ServeOtherwise`."""
-        if self.running >= MAX_CALLS:
+        if len(self._running) >= MAX_CALLS:
             return None
-        self.running += 1
-        return HandlerCall(self, session, number, method, payload, timeout, metadata)
+        call = HandlerCall(self, session, number, method, payload, timeout, metadata)
+        self._running.add(call)
+        return call
 
-    def ended(self, _: object) -> None:
+    def ended(self, call: HandlerCall) -> None:
         """A call has ended."""
-        self.running -= 1
+        self._running.discard(call)
+
+    def cut_off(self) -> None:
+        """The server has shut down: end the calls that still run (S15)."""
+        for call in tuple(self._running):
+            call.orphan(CancelReason.SHUTDOWN)
 
 
 def _intercepted(interceptor: grpc.aio.ServerInterceptor, find: Find) -> Find:
@@ -98,6 +100,7 @@ class HandlerCall:
         "_calls",
         "_record",
         "_task",
+        "_timer",
         "call_id",
         "cause",
         "context",
@@ -123,19 +126,17 @@ class HandlerCall:
         self.number: Final = number
         self.method: Final = method
         self.call_id: Final = session.ids.of(number)
-        own = tuple(pair for pair in metadata if pair[0] != CALL_ID_KEY)  # a session's calls have ids already
-        self.metadata: Final = tuple(Metadatum(*pair) for pair in (*own, (CALL_ID_KEY, self.call_id)))
+        self.metadata: Final = call_metadata(metadata, self.call_id, session.identity.user_agent)
         self.deadline: Final = None if timeout is None else loop.time() + timeout
         self.cause: CancelReason | None = None
         """Why the client does not wait any more."""
-        self.context: Final[HandlerContext] = HandlerContext(self)
+        self.context: Final = _SessionContext(self, payload)
         self._calls = calls
         self._record: CallRecord | None = None
-        self._task = loop.create_task(self._run(payload))
-        self._task.add_done_callback(calls.ended)
+        self._timer: asyncio.TimerHandle | None = None
         if self.deadline is not None:
-            timer = loop.call_at(self.deadline, self.orphan, CancelReason.DEADLINE)
-            self._task.add_done_callback(lambda _: timer.cancel())
+            self._timer = loop.call_at(self.deadline, self.orphan, CancelReason.DEADLINE)
+        self._task = loop.create_task(self._run(), context=calls.dispatcher.context.copy())
 
     @property
     def identity(self) -> Identity:
@@ -158,10 +159,18 @@ class HandlerCall:
         return RpcStatus.OK
 
     def orphan(self, reason: CancelReason) -> None:
-        """Cancel the handler's task, as gRPC does."""
-        if self.cause is None:
-            self.cause = reason
-            self._task.cancel()
+        """Cancel the handler's task, as gRPC does. A client that still waits is told why."""
+        if self.cause is not None:
+            return
+        self.cause = reason
+        if not self.context.cut_off():
+            begun = self.context.begun
+            if reason is CancelReason.DEADLINE:
+                text = "the deadline passed"
+                self.fail(fault(RpcStatus.CALL_CANCELLED, text, cancel_reason=reason, executed=begun))
+            elif reason is CancelReason.SHUTDOWN:
+                self.fail(shutdown_fault(begun=begun))
+        self._task.cancel()
 
     def watch(self) -> None:
         """Watch the manager routine behind the interceptors, once it runs, if it is one."""
@@ -185,65 +194,66 @@ class HandlerCall:
 
     # -- running ----------------------------------------------------------------------------------------
 
-    async def _run(self, payload: bytes) -> None:
-        context = self.context
-        failure: Fault | None = None
-        reply = b""
+    async def _run(self) -> None:
+        dispatcher, context = self._calls.dispatcher, self.context
         try:
-            reply = await self._serve(payload)
-            if context.status is not grpc.StatusCode.OK:
-                failure = self._failure(context.status, context.text)
-            elif len(reply) > self._calls.max_payload:
-                text = f"{self.method}: the reply takes {len(reply)} bytes and may take {self._calls.max_payload}"
-                failure = fault(RpcStatus.OUT_OF_MEMORY, text, executed=True)
-        except grpc.aio.AbortError:
-            failure = self._failure(context.status, context.text)
+            await run_handler(self._calls.find(_Details(self.method, self.metadata)), context, dispatcher.pool)
         except asyncio.CancelledError:
-            if self.cause is CancelReason.DEADLINE:
-                failure = fault(
-                    RpcStatus.CALL_CANCELLED, "the deadline passed", cancel_reason=self.cause, executed=True
-                )
-            elif self.cause is None:
+            if self.cause is None and not context.cut_off():
                 text = "the handler raised CancelledError, though nobody cancelled the call"
-                failure = fault(RpcStatus.CALL_FAILED, text, executed=True)
-        except Exception as error:
-            _LOGGER.exception("%s [%s…]: the handler raised, and the call fails", self.method, self.call_id[:8])
-            code = grpc.StatusCode.UNKNOWN if context.status is grpc.StatusCode.OK else context.status
-            failure = self._failure(code, f"Unexpected {type(error)}: {error}")
-        context.ended()
-        self._calls.dispatcher.table.expect(self.call_id, None)
-        if failure is not None:
-            self._end(_FAULT, fault_head(failure, context.both()))
-        elif any(context.both()):
-            self._end(_REPLY_WITH_HEAD, reply_head(reply, context.both()))
+                self.fail(fault(RpcStatus.CALL_FAILED, text, executed=True))
+        except (KeyboardInterrupt, SystemExit) as error:
+            dispatcher.let_through(error)
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            dispatcher.table.expect(self.call_id, None)
+            self._calls.ended(self)
+            context.ended()
+
+    def succeed(self, reply: bytes, metadata: BothMetadata) -> None:
+        """Send the reply."""
+        limit = self._calls.max_payload
+        if len(reply) > limit:
+            text = f"SERVER: Sent message larger than max ({len(reply)} vs. {limit})"  # gRPC's own words
+            self.fail(fault(RpcStatus.OUT_OF_MEMORY, text, executed=True))
+        elif any(metadata):
+            self.session.end(self.number, _REPLY_WITH_HEAD, reply_head(reply, metadata))
         else:
-            self._end(_REPLY, reply)
+            self.session.end(self.number, _REPLY, reply)
 
-    async def _serve(self, payload: bytes) -> bytes:
-        handler = await self._calls.find(_Details(self.method, self.metadata))
-        context = self.context
-        if handler is None:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
-        if handler.request_streaming or handler.response_streaming:
-            text = f"{self.method} is a streaming method: a session carries unary calls only"
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, text)
-        request = handler.request_deserializer(payload) if handler.request_deserializer else payload
-        behaviour: Any = handler.unary_unary
-        if inspect.iscoroutinefunction(behaviour):
-            reply = await behaviour(request, context)
+    def fail(self, failure: Fault, metadata: BothMetadata = BothMetadata()) -> None:  # noqa: B008  # it is immutable
+        """Send a failure."""
+        self.session.end(self.number, _FAULT, fault_head(failure, metadata))
+
+
+class _SessionContext(HandlerContext):
+    """The context of such a call: one request came with it, and one reply may go with its outcome."""
+
+    def __init__(self, call: HandlerCall, payload: bytes) -> None:
+        super().__init__(call)
+        self._call = call
+        self._payload: bytes | None = payload
+        self._replies: list[bytes] = []
+
+    async def receive(self) -> bytes | None:
+        payload, self._payload = self._payload, None
+        return payload
+
+    async def put(self, message: bytes) -> None:
+        if self._replies:
+            raise grpc.aio.UsageError("a unary call has one reply, and it was written before")
+        self._replies.append(message)
+
+    def send_outcome(self, number: int, text: str, trailing: Pairs) -> None:
+        metadata = self.both()
+        if number:
+            self._call.fail(fault_from_failure(number, text, trailing), metadata)
+        elif self._replies:
+            self._call.succeed(self._replies[0], metadata)
         else:
-            pool = self._calls.dispatcher.pool
-            reply = await self.session.loop.run_in_executor(pool, behaviour, request, SyncHandlerContext(context))
-        if context.status is not grpc.StatusCode.OK:
-            return b""
-        return handler.response_serializer(reply) if handler.response_serializer else bytes(reply)
-
-    def _failure(self, code: grpc.StatusCode, text: str) -> Fault:
-        failure = fault_from_failure(code.value[0], text, self.context.trailing)
-        return failure
-
-    def _end(self, kind: int, payload: bytes) -> None:
-        self.session.end(self.number, kind, payload)
+            text = f"{self.call.method}: the handler has written no reply to a unary call"
+            self._call.fail(fault(RpcStatus.INTERNAL_ERROR, text, executed=True), metadata)
 
 
 class _Details(grpc.HandlerCallDetails):

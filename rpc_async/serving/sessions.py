@@ -306,4 +306,12 @@ def _identity(context: Context) -> Identity:
         None if identities is None else tuple(identities),
         context.peer_identity_key(),
         dict(context.auth_context()),
+        _user_agent(context),
     )
+
+
+def _user_agent(context: Context) -> str | None:
+    for key, value in context.invocation_metadata() or ():
+        if key == "user-agent" and isinstance(value, str):
+            return value
+    return None

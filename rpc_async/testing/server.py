@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -13,16 +11,16 @@ import grpc
 import grpc.aio
 
 from rpc_async.errors import CannotSupport
-from rpc_async.serving.handler_context import HandlerContext, SyncHandlerContext
+from rpc_async.serving.handler_context import HandlerContext
+from rpc_async.serving.running import run_handler
 from rpc_async.serving.session import Identity
 from rpc_async.status import CancelReason
 from rpc_async.testing.network import Network
 from rpc_async.testing.rpc import Metadata, Rpc
-from rpc_async.wire.metadata import Metadatum, check_metadata
+from rpc_async.wire.faults import grpc_status_code
+from rpc_async.wire.metadata import Metadatum
 
 __all__ = ["MemoryServer"]
-
-_LOGGER: Final = logging.getLogger("rpc_async.testing")
 
 Handler = Any  # grpc.RpcMethodHandler, whose type arguments exist in its stubs only
 Find = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
@@ -135,56 +133,13 @@ class _ServedRpc:
     async def run(self) -> None:
         """Serve it."""
         context = _Context(self)
-        rpc = self.rpc
+        finding = self._server.find(_Details(self.method, self.metadata))
         try:
-            await self._serve(context)
-            rpc.finish(context.status, context.text, context.trailing)
-        except grpc.aio.AbortError:
-            rpc.finish(context.status, context.text, context.trailing)
+            await run_handler(finding, context, self._server.pool)
         except asyncio.CancelledError:
-            rpc.finish(grpc.StatusCode.CANCELLED, "the handler raised CancelledError", context.trailing)
-        except _EndedError:
-            return
-        except Exception as error:
-            _LOGGER.exception("%s: the handler raised, and the call fails", rpc.method)
-            code = grpc.StatusCode.UNKNOWN if context.status is grpc.StatusCode.OK else context.status
-            rpc.finish(code, f"Unexpected {type(error)}: {error}", context.trailing)
+            self.rpc.finish(grpc.StatusCode.CANCELLED, "the handler raised CancelledError", context.trailing)
         finally:
             context.ended()
-
-    async def _serve(self, context: _Context) -> None:
-        handler = await self._server.find(_Details(self.method, self.metadata))
-        if handler is None:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
-        context.handler = handler
-        behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-        requests = _Requests(context)
-        in_thread = not (inspect.iscoroutinefunction(behaviour) or inspect.isasyncgenfunction(behaviour))
-        request: Any = requests
-        if not handler.request_streaming:
-            request = await context.read()
-        elif in_thread:
-            request = _from_thread(requests, self.loop)
-        if in_thread:
-            await self._run_in_thread(behaviour, request, context, handler.response_streaming)
-        elif inspect.isasyncgenfunction(behaviour):
-            async for reply in behaviour(request, context):
-                await context.write(reply)
-        else:
-            reply = await behaviour(request, context)
-            if not handler.response_streaming and context.status is grpc.StatusCode.OK:
-                await context.write(reply)
-
-    async def _run_in_thread(self, behaviour: Any, request: Any, context: _Context, response_streaming: bool) -> None:
-        sync = SyncHandlerContext(context)
-        result = await self.loop.run_in_executor(self._server.pool, behaviour, request, sync)
-        if not response_streaming:
-            if context.status is grpc.StatusCode.OK:
-                await context.write(result)
-            return
-        replies = iter(result)
-        while (reply := await self.loop.run_in_executor(self._server.pool, next, replies, None)) is not None:
-            await context.write(reply)
 
 
 class _Context(HandlerContext):
@@ -192,56 +147,22 @@ class _Context(HandlerContext):
 
     def __init__(self, call: _ServedRpc) -> None:
         super().__init__(call)
-        self.handler: Handler = None
         self._rpc = call.rpc
 
-    async def read(self) -> Any:
-        message = await self._rpc.requests.get()
-        if message is None:
-            return grpc.aio.EOF
-        deserialize = self.handler.request_deserializer
-        return message if deserialize is None else deserialize(message)
+    async def receive(self) -> bytes | None:
+        return await self._rpc.requests.get()
 
-    async def write(self, message: Any) -> None:
+    async def put(self, message: bytes) -> None:
         if not self._rpc.initial.done():
             self._rpc.initial.set_result(())
-        serialize = self.handler.response_serializer
-        if not await self._rpc.responses.put(message if serialize is None else serialize(message)):
+        if not await self._rpc.responses.put(message):
             raise _EndedError("the call has ended: what was written is lost")
 
-    async def send_initial_metadata(self, initial_metadata: Any) -> None:
+    async def introduce(self, initial_metadata: Metadata) -> None:
         if self._rpc.end is not None:
             raise _EndedError("the call has ended: initial metadata cannot be sent any more")
-        if self._rpc.initial.done():
-            raise grpc.aio.UsageError("Send initial metadata failed: already sent")
-        self._rpc.initial.set_result(check_metadata(initial_metadata))
-
-    def introduce(self, initial_metadata: Metadata) -> None:
-        self.call.loop.call_soon_threadsafe(self._introduce, initial_metadata)
-
-    def _introduce(self, initial_metadata: Metadata) -> None:
         if not self._rpc.initial.done():
             self._rpc.initial.set_result(initial_metadata)
 
-
-class _Requests(AsyncIterator[Any]):
-    """The requests of a call."""
-
-    def __init__(self, context: _Context) -> None:
-        self._context = context
-
-    async def __anext__(self) -> Any:
-        request = await self._context.read()
-        if request is grpc.aio.EOF:
-            raise StopAsyncIteration
-        return request
-
-
-def _from_thread(requests: AsyncIterator[Any], loop: asyncio.AbstractEventLoop) -> Iterator[Any]:
-    """Iterate over requests in a thread."""
-
-    async def following() -> Any:
-        return await anext(requests, None)
-
-    while (request := asyncio.run_coroutine_threadsafe(following(), loop).result()) is not None:
-        yield request
+    def send_outcome(self, number: int, text: str, trailing: Metadata) -> None:
+        self._rpc.finish(grpc_status_code(number), text, trailing)

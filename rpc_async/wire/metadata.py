@@ -14,6 +14,7 @@ __all__ = [
     "DEFAULT_MAX_PAYLOAD",
     "MAX_METADATA",
     "Metadatum",
+    "call_metadata",
     "check_metadata",
     "client_call_id",
     "metadata_size",
@@ -63,6 +64,15 @@ def _is_text(value: str | bytes) -> bool:
 def metadata_size(metadata: Iterable[tuple[str, str | bytes]]) -> int:
     """Return the bytes that metadata takes, as gRPC counts them."""
     return sum(len(key) + len(value) + 32 for key, value in metadata)
+
+
+def call_metadata(
+    metadata: Iterable[tuple[str, str | bytes]], call_id: str, user_agent: str | None
+) -> tuple[Metadatum, ...]:
+    """Return the metadata of a session's call, with what a gRPC call of its own would have had beside its client's."""
+    own = (("user-agent", user_agent),) if user_agent is not None else ()
+    theirs = (pair for pair in metadata if pair[0] != CALL_ID_KEY)  # a session's calls have ids already
+    return tuple(Metadatum(*pair) for pair in (*own, *theirs, (CALL_ID_KEY, call_id)))
 
 
 def client_call_id(metadata: Iterable[tuple[str, Any]]) -> str | None:

@@ -67,12 +67,55 @@ def test_what_cannot_be_marked_is_refused_at_once(routine: Any, inline: bool, wh
         mark(inline=inline)(routine)
 
 
-def test_a_server_is_made_on_its_loop() -> None:
-    with pytest.raises(rpc_async.InvalidBinding, match="coroutine"):
-        rpc_async.server()
+NAN, INFINITY = float("nan"), float("inf")
 
 
-@pytest.mark.parametrize("options", [{"max_calls": 0}, {"grace": -1}, {"linger": -1}])
-async def test_limits_that_are_none(options: Any) -> None:
-    with pytest.raises(rpc_async.InvalidArgument):
+@pytest.mark.parametrize("value", [0, -1, 1.5, NAN, INFINITY, True, "1", b"1", (), object()], ids=repr)
+@pytest.mark.parametrize("name", ["max_calls", "max_workers"])
+def test_counts_that_are_none(name: str, value: Any) -> None:
+    with pytest.raises(rpc_async.InvalidArgument, match=name):
+        rpc_async.server(**{name: value})
+
+
+@pytest.mark.parametrize("value", [-1, -0.1, -INFINITY, NAN, True, "1", b"1", (), 1j, object()], ids=repr)
+@pytest.mark.parametrize("name", ["grace", "linger"])
+async def test_seconds_that_are_none(name: str, value: Any) -> None:
+    with pytest.raises(rpc_async.InvalidArgument, match=name):
+        rpc_async.server(**{name: value})
+    if name == "grace":
+        with pytest.raises(rpc_async.InvalidArgument, match="grace"):
+            await rpc_async.server().stop(value)
+
+
+@pytest.mark.parametrize("value", [None, 0, 0.0, 1, 2.5, 9e9, 1e300, 10**400, INFINITY], ids=lambda one: repr(one)[:9])
+async def test_seconds_that_are_some(value: Any) -> None:
+    server = rpc_async.server(grace=value, linger=1 if value is None else value)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with rpc_async.connect(f"127.0.0.1:{port}", transport="session") as channel:
+        error = await channel.unary_unary("/t.T/Missing")(b"").code()
+    assert error.name == "UNIMPLEMENTED"
+    await server.stop()  # nothing runs: there is nothing to wait for
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"options": 5},
+        {"options": "ab"},
+        {"options": {"grpc.max_send_message_length": 5}},
+        {"options": [("grpc.max_send_message_length",)]},
+        {"options": [(5, 5)]},
+        {"options": [("grpc.max_send_message_length", "5")]},
+        {"options": [("grpc.max_receive_message_length", -2)]},
+        {"options": [("grpc.max_receive_message_length", 2**31)]},
+        {"interceptors": 5},
+        {"interceptors": [object()]},
+        {"compression": "gzip"},
+        {"compression": 2},
+    ],
+    ids=repr,
+)
+def test_what_is_not_of_its_kind(options: Any) -> None:
+    with pytest.raises(rpc_async.InvalidArgument, match=next(iter(options))):
         rpc_async.server(**options)

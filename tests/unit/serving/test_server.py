@@ -42,6 +42,58 @@ async def test_a_server_that_was_never_started_can_be_stopped_and_that_is_final(
         server.add_insecure_port("127.0.0.1:0")
 
 
+OUTSIDE_A_LOOP = """
+import asyncio, warnings
+import rpc_async
+from rpc_async.demo.v1 import demo_pb2_grpc
+from tests.harness import Parked, request, response
+
+made = rpc_async.server()  # where no loop runs
+servicer = Parked()
+demo_pb2_grpc.add_DemoServicer_to_server(servicer, made)
+
+async def serve(server, port):
+    port = port or server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    for transport in ("native", "session"):
+        async with rpc_async.connect(f"127.0.0.1:{port}", transport=transport) as channel:
+            call = demo_pb2_grpc.DemoStub(channel).Echo(request())
+            (await servicer.next()).complete(response(b"served"))
+            assert (await call).payload == b"served"
+    await server.stop(None)
+    assert await server.wait_for_termination() is False
+
+asyncio.run(serve(made, None))
+
+ported = rpc_async.server()
+demo_pb2_grpc.add_DemoServicer_to_server(servicer, ported)
+loop = asyncio.new_event_loop()
+asyncio.set_event_loop(loop)
+port = ported.add_insecure_port("127.0.0.1:0")  # on the thread's current loop, as gRPC does
+loop.run_until_complete(serve(ported, port))
+
+elsewhere = rpc_async.server()
+elsewhere.add_insecure_port("127.0.0.1:0")
+try:
+    asyncio.run(elsewhere.start())
+except rpc_async.InvalidBinding as error:
+    assert "another event loop" in str(error), error
+else:
+    raise AssertionError("started on another loop")
+loop.run_until_complete(elsewhere.start())
+loop.run_until_complete(elsewhere.stop(None))
+loop.close()
+print("served")
+"""
+
+
+def test_a_server_can_be_made_and_given_ports_where_no_loop_runs() -> None:
+    command = [sys.executable, "-W", "error", "-c", OUTSIDE_A_LOOP]
+    done = subprocess.run(command, timeout=PATIENCE, check=True, capture_output=True, text=True)
+    assert done.stdout == "served\n"
+    assert "Error" not in done.stderr
+
+
 async def test_what_is_registered_after_the_port_is_served_too() -> None:
     servicer = Parked()
     server = rpc_async.server()

@@ -1,0 +1,68 @@
+"""What may be given to `server()`: a value that is not of its kind is refused there, and not where it is used first."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping
+from typing import Any, Final
+
+import grpc
+
+from rpc_async.errors import InvalidArgument
+
+__all__ = ["checked_compression", "checked_count", "checked_options", "checked_seconds"]
+
+_LONGEST: Final = 1e9
+"""Seconds, some 30 years: no timer of any event loop overflows, and what is longer may as well be this."""
+
+
+def checked_seconds(name: str, seconds: Any, *, optional: bool = True) -> float | None:
+    """Return a number of seconds, infinity included. Raises InvalidArgument."""
+    if seconds is None and optional:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real):
+        raise InvalidArgument(f"{name} {seconds!r}: a number of seconds, 0 or more")
+    try:
+        number = float(seconds)
+    except OverflowError:
+        number = math.inf
+    if not number >= 0:  # or no number at all
+        raise InvalidArgument(f"{name} {seconds!r}: a number of seconds, 0 or more")
+    return min(number, _LONGEST)
+
+
+def checked_count(name: str, count: Any) -> int | None:
+    """Return a whole number from 1. Raises InvalidArgument."""
+    if count is None:
+        return None
+    if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
+        raise InvalidArgument(f"{name} {count!r}: a whole number, at least 1, or None")
+    return int(count)
+
+
+def checked_options(options: Any) -> tuple[tuple[str, Any], ...]:
+    """Return gRPC's channel arguments as pairs. Raises InvalidArgument."""
+    given = options or ()
+    try:
+        pairs = tuple(given)
+    except TypeError:
+        raise InvalidArgument(f"options {options!r}: pairs of a name and a value") from None
+    if isinstance(given, (str, bytes, Mapping)):
+        raise InvalidArgument(f"options {options!r}: pairs of a name and a value")
+    for pair in pairs:
+        if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise InvalidArgument(f"options: {pair!r} is no pair of a name and a value")
+    for name, value in pairs:
+        if name in ("grpc.max_send_message_length", "grpc.max_receive_message_length") and not (
+            isinstance(value, int) and -1 <= value < 2**31
+        ):
+            raise InvalidArgument(f"options: {name} is {value!r}, and must be a number of bytes, or -1 for no limit")
+    return tuple((name, value) for name, value in pairs)
+
+
+def checked_compression(compression: Any) -> grpc.Compression | None:
+    """Return it. Raises InvalidArgument."""
+    if compression is not None and not isinstance(compression, grpc.Compression):
+        raise InvalidArgument(f"compression {compression!r}: a grpc.Compression, or None")
+    return compression
