@@ -48,11 +48,11 @@ import rpc_async
 from rpc_async.demo.v1 import demo_pb2_grpc
 from tests.harness import Parked, request, response
 
-made = rpc_async.server()  # where no loop runs
 servicer = Parked()
+made = rpc_async.server()  # where no loop runs
 demo_pb2_grpc.add_DemoServicer_to_server(servicer, made)
 
-async def serve(server, port):
+async def serve(server, servicer, port):
     port = port or server.add_insecure_port("127.0.0.1:0")
     await server.start()
     for transport in ("native", "session"):
@@ -63,14 +63,15 @@ async def serve(server, port):
     await server.stop(None)
     assert await server.wait_for_termination() is False
 
-asyncio.run(serve(made, None))
+asyncio.run(serve(made, servicer, None))
 
+servicer = Parked()
 ported = rpc_async.server()
 demo_pb2_grpc.add_DemoServicer_to_server(servicer, ported)
 loop = asyncio.new_event_loop()
 asyncio.set_event_loop(loop)
 port = ported.add_insecure_port("127.0.0.1:0")  # on the thread's current loop, as gRPC does
-loop.run_until_complete(serve(ported, port))
+loop.run_until_complete(serve(ported, servicer, port))
 
 elsewhere = rpc_async.server()
 elsewhere.add_insecure_port("127.0.0.1:0")
