@@ -63,9 +63,27 @@ class OrdinaryHandlers:
             make, behaviour = grpc.unary_unary_rpc_method_handler, handler.unary_unary
         return make(
             self._counted(behaviour, handler.response_streaming),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
+            request_deserializer=self._guarded(handler.request_deserializer),
+            response_serializer=self._guarded(handler.response_serializer),
         )
+
+    def _guarded(self, function: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
+        """Return a (de)serialiser that raises what gRPC has an answer to, and nothing else."""
+        if function is None:
+            return None
+        call = function
+
+        def guarded(message: Any) -> Any:
+            try:
+                return call(message)
+            except Exception:
+                raise
+            except BaseException as error:
+                if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                    self._dispatcher.let_through(error)
+                raise RuntimeError(f"a serialiser or deserialiser raised {type(error)}") from error
+
+        return guarded
 
     async def cut_off(self, timeout: float) -> None:
         """The server has shut down: end the calls that still run, at most `timeout` seconds (S15)."""
