@@ -71,7 +71,10 @@ async def serve(host: str, port: int, credentials: grpc.ServerCredentials | None
         loop.add_signal_handler(number, stop.set)
     await stop.wait()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.remove_signal_handler(number)  # a second signal ends the process at once
+        loop.remove_signal_handler(number)
+        # A second signal ends the process at once, whatever runs: Python would raise KeyboardInterrupt in the middle of
+        # it, and where that is inside gRPC it is logged there and lost.
+        signal.signal(number, signal.SIG_DFL)
     print(f"stopping: {server.running_calls} calls are running and have {grace:g} s to finish", flush=True)
     await state.enter_graceful_shutdown()
     await server.stop()

@@ -43,9 +43,9 @@ def checked_count(name: str, count: Any) -> int | None:
 
 def checked_options(options: Any) -> tuple[tuple[str, Any], ...]:
     """Return gRPC's channel arguments as pairs. Raises InvalidArgument."""
-    given = options or ()
+    given: Any = options or ()
     try:
-        pairs = tuple(given)
+        pairs: tuple[Any, ...] = tuple(given)
     except TypeError:
         raise InvalidArgument(f"options {options!r}: pairs of a name and a value") from None
     if isinstance(given, (str, bytes, Mapping)):

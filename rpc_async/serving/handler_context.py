@@ -185,7 +185,7 @@ class HandlerContext(grpc.aio.ServicerContext[Any, Any]):
         self.check()
         if self._introduced:
             raise grpc.aio.UsageError("Send initial metadata failed: already sent")
-        checked = _checked(_pairs(tuple(initial_metadata)))
+        checked = _checked(_pairs(tuple(initial_metadata), "initial metadata of the wrong type"))
         self._introduced = True
         await self.introduce(checked)
 
@@ -378,15 +378,16 @@ def _expect(value: object, kind: type, name: str) -> None:
         raise TypeError(f"Argument '{name}' has incorrect type (expected {kind.__name__}, got {type(value).__name__})")
 
 
-def _pairs(metadata: Any) -> Pairs:
+def _pairs(metadata: Any, what: str = "Invalid trailing metadata type") -> Pairs:
+    wrong = TypeError(f"{what}: pairs of text, and of text or bytes, not {metadata!r}")
     if isinstance(metadata, dict) or not hasattr(metadata, "__iter__"):
-        raise TypeError(f"metadata must be pairs of text and text or bytes, not {metadata!r}")
+        raise wrong
     pairs = tuple(metadata)
     for pair in pairs:
-        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise TypeError(f"metadata must be pairs of text and text or bytes, not {metadata!r}")
-        if not isinstance(pair[1], (str, bytes)):
-            raise TypeError(f"metadata must be pairs of text and text or bytes, not {metadata!r}")
+        if not (isinstance(pair, tuple) and len(pair) == 2):
+            raise wrong
+        if not (isinstance(pair[0], str) and isinstance(pair[1], (str, bytes))):
+            raise wrong
     return pairs
 
 

@@ -71,11 +71,7 @@ def failure_text(error: BaseException) -> tuple[str, bool]:
 async def _serve(handler: Handler, context: HandlerContext, pool: Executor) -> None:
     behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     pulls, pushes = handler.request_streaming, handler.response_streaming
-    on_loop = (
-        inspect.isawaitable(behaviour)
-        or inspect.iscoroutinefunction(behaviour)
-        or inspect.isasyncgenfunction(behaviour)
-    )
+    on_loop = _runs_on_loop(behaviour)
     request: Any
     if pulls:
         context.deserialize = handler.request_deserializer
@@ -105,6 +101,14 @@ async def _serve(handler: Handler, context: HandlerContext, pool: Executor) -> N
         if context.number == 0:
             await context.put(as_bytes(handler.response_serializer, reply))
     context.finish()
+
+
+def _runs_on_loop(behaviour: Any) -> bool:
+    return (
+        inspect.isawaitable(behaviour)
+        or inspect.iscoroutinefunction(behaviour)
+        or inspect.isasyncgenfunction(behaviour)
+    )
 
 
 def _call(context: HandlerContext, behaviour: Any, request: Any, sync: SyncHandlerContext) -> Any:

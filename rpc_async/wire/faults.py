@@ -195,6 +195,8 @@ _LOCAL_FAILURES: Final[tuple[tuple[GrpcCode, re.Pattern[str], RpcStatus, bool | 
         RpcStatus.CALL_FAILED,
         None,
     ),
+    # A server that stops cancels calls in gRPC's own words before any handler sees them: nobody here cancelled them.
+    (GrpcCode.CANCELLED, re.compile(r"\ACANCELLED\Z|RST_STREAM with error code 8"), RpcStatus.CALL_FAILED, None),
     (GrpcCode.UNKNOWN, re.compile("Failed to create channel"), RpcStatus.INVALID_BINDING, False),
 )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -161,6 +163,37 @@ def test_the_server_lets_running_calls_finish(number: signal.Signals) -> None:
         assert process.wait(PATIENCE) == 0
         assert process.stdout is not None
         assert "1 calls are running" in process.stdout.read()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_the_server_at_once_whatever_runs(number: signal.Signals) -> None:
+    with server("--grace", "600") as (process, target), grpc.insecure_channel(target) as channel:
+        stub, over = demo_pb2_grpc.DemoStub(channel), threading.Event()
+        answered = [threading.Event() for _ in range(8)]
+
+        def load(one: threading.Event) -> None:
+            while not over.is_set():
+                with contextlib.suppress(grpc.RpcError):  # refused, or gone
+                    stub.Echo(demo_pb2.EchoRequest(payload=b"x"))
+                    one.set()
+
+        long = [stub.AsyncFunc.future(demo_pb2.AsyncFuncRequest(delay_ms=600_000)) for _ in range(8)]
+        threads = [threading.Thread(target=load, args=(one,)) for one in answered]
+        for thread in threads:
+            thread.start()
+        try:
+            assert all(one.wait(PATIENCE) for one in answered)
+            process.send_signal(number)
+            assert process.stdout is not None
+            while "stopping: " not in process.stdout.readline():
+                pass
+            process.send_signal(number)
+            assert process.wait(PATIENCE) == -number
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
+        assert {call.code() for call in long} == {grpc.StatusCode.UNAVAILABLE}
 
 
 def test_the_server_is_killed_while_a_call_runs() -> None:
