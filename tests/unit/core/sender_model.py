@@ -11,50 +11,43 @@ from __future__ import annotations
 
 import pickle
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pytest
 
-from rpc_async.core import link, pacing
+from rpc_async.core import link
 from rpc_async.core.frames import Frame, FrameKind
 from rpc_async.core.link import Link
 
-SMALL = {
-    "MAX_PAYLOAD": 2,
-    "MAX_BATCH": 5,
-    "MAX_BATCH_FRAMES": 3,
-    "FRAME_COST": 1,
-    "WINDOW": 9,
-    "WINDOW_FRAMES": 4,
-    "ACK_FRAMES": 2,
-    "ACK_BYTES": 3,
-    "PIECES": 2,
-    "TRANSFERS": 2,
-}
-"""The bounds of `link`, as small as they can be and still stand to each other as they do."""
-PACING = {"MAX_PAYLOAD": 2, "LEAST": 7, "AT_FIRST": 7, "MOST": 9, "STEP": 2}
-
-SIZES = (2, 3, 8)
-"""Bytes of what is pushed: of a frame, of two pieces of which the last is short, and of four."""
+BOUNDS: Final = {
+    "link.MAX_PAYLOAD": 2, "link.MAX_BATCH": 5, "link.MAX_BATCH_FRAMES": 3, "link.FRAME_COST": 1,
+    "link.PIECES": 2, "link.TRANSFERS": 2, "link.WINDOW": 30, "link.ACK_BYTES": 3,
+    "pacing.MAX_PAYLOAD": 2, "pacing.LEAST": 7, "pacing.AT_FIRST": 7, "pacing.MOST": 9, "pacing.STEP": 2,
+}  # fmt: skip
+"""The bounds in bytes, as small as they can be while they stand to each other as they do; those in frames stay."""
+FRAMES: Final = {**BOUNDS, "link.WINDOW_FRAMES": 3, "link.ACK_FRAMES": 2, "link.ACK_BYTES": 1000, "link.WINDOW": 1000}
+"""The bounds in frames; those in bytes never count."""
+SIZES: Final = (2, 7)
+"""Bytes of what is pushed: a frame, and four pieces, of which the last is short."""
 
 
-def shrink(patch: pytest.MonkeyPatch) -> None:
-    """Make the bounds small."""
-    for name, value in SMALL.items():
-        patch.setattr(link, name, value)
-    for name, value in PACING.items():
-        patch.setattr(pacing, name, value)
+def shrink(patch: pytest.MonkeyPatch, bounds: Mapping[str, int]) -> None:
+    """Make the bounds of `rpc_async.core` small."""
+    for name, value in bounds.items():
+        patch.setattr(f"rpc_async.core.{name}", value)
 
 
 class Budget(NamedTuple):
     """How often each thing may still come from outside."""
 
     client: int = 0
-    """Frames that the client pushes."""
+    """Frames that the client pushes, of any size."""
     server: int = 0
+    small: int = 0
+    """Small frames that the client pushes."""
     drops: int = 0
     withdrawals: int = 0
     ticks: int = 0
@@ -126,6 +119,8 @@ class World:
             if budget.drops:
                 for _, number, _ in side.link.unfinished():
                     yield f"{name} drops {number}", partial(World.drop, name=name, number=number)
+        if budget.small:
+            yield "client pushes a small one", World.push_small
         if budget.withdrawals:
             for number in {frame[1] for frame in self.client.link.never_left()}:
                 yield f"client takes {number} back", partial(World.withdraw, number=number)
@@ -157,6 +152,11 @@ class World:
         for begin in range(0, len(frames) or 1, side.chunk):  # as `ServedSession` does
             part = frames[begin : begin + side.chunk]
             side.link.arrived(len(part), size if begin + side.chunk >= len(frames) else 0, ack, self.now)
+
+    def push_small(self) -> None:
+        self._spend("small")
+        self.client.pushed += 1
+        self.client.link.push(FrameKind.CALL, self.client.pushed, b"")
 
     def push(self, name: str, size: int) -> None:
         self._spend(name)

@@ -6,31 +6,57 @@ checker that visits less is noticed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
-from tests.unit.core.sender_model import Budget, World, explore, shrink
+from tests.unit.core.sender_model import BOUNDS, FRAMES, Budget, Explored, World, explore, shrink
 
 
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    shrink(monkeypatch)
+def visited(monkeypatch: pytest.MonkeyPatch, bounds: Mapping[str, int], causal: bool, budget: Budget) -> Explored:
+    shrink(monkeypatch, bounds)
+    return explore(World.first(causal, budget))
 
 
 @pytest.mark.parametrize(
     ("causal", "budget", "states", "depth"),
     [
-        (True, Budget(client=2, drops=1), 3823, 25),
-        (False, Budget(client=2, drops=1), 6334, 28),
-        (True, Budget(client=1, server=1), 6321, 28),
-        (True, Budget(client=2, cuts=1), 7676, 25),
-        (False, Budget(client=1, cuts=2, drops=1), 2390, 20),
-        (True, Budget(client=2, withdrawals=1), 1802, 25),
-        (True, Budget(client=1, ticks=3), 1886, 18),
+        (True, Budget(client=2, drops=1), 11570, 33),
+        (False, Budget(client=2), 6939, 31),
+        (True, Budget(client=1, server=1), 15144, 32),
+        (True, Budget(client=1, cuts=1, ticks=1), 3537, 20),
+        (False, Budget(client=1, cuts=2, drops=1), 3722, 20),
+        (True, Budget(client=2, withdrawals=1), 3890, 31),
+        (True, Budget(client=1, ticks=3), 3902, 20),
     ],
 )
 def test_in_every_state_that_can_be_reached_whoever_may_send_is_awake(
-    causal: bool, budget: Budget, states: int, depth: int
+    monkeypatch: pytest.MonkeyPatch, causal: bool, budget: Budget, states: int, depth: int
 ) -> None:
-    found = explore(World.first(causal, budget))
+    found = visited(monkeypatch, BOUNDS, causal, budget)
     assert (found.states, found.depth) == (states, depth)
     assert found.quiet > 1, "what everything comes to rest in is among them"
+
+
+def test_nobody_waits_for_ever_for_the_frames_that_may_be_on_their_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = visited(monkeypatch, FRAMES, True, Budget(small=6, cuts=1))
+    assert (found.states, found.depth) == (6260, 21)
+
+
+@pytest.mark.parametrize(
+    ("what", "value", "told"),
+    [
+        ("Link._rouse", lambda link: None, "client may send, and nobody looks, after: client writes, client pushes 2"),
+        ("ACK_BYTES", 40, "nothing is going to"),
+    ],
+)
+def test_a_sender_that_is_forgotten_is_found(
+    monkeypatch: pytest.MonkeyPatch, what: str, value: object, told: str
+) -> None:
+    with pytest.raises(AssertionError, match=told):
+        visited(monkeypatch, {**BOUNDS, f"link.{what}": value}, True, Budget(client=2))  # type: ignore[dict-item]
+
+
+def test_a_window_that_nobody_acknowledges_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AssertionError, match="waits for what nothing is going to say"):
+        visited(monkeypatch, {**FRAMES, "link.ACK_FRAMES": 4}, True, Budget(small=8))
