@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 
 import grpc
 import grpc.aio
@@ -21,7 +21,7 @@ from rpc_async.calling.io_loop import IoLoop
 from rpc_async.calling.method import UnaryMethod
 from rpc_async.calling.native import NativeDriver
 from rpc_async.calling.session import SessionDriver
-from rpc_async.calling.streaming import StreamingMethod
+from rpc_async.calling.streaming import StreamStreamMethod, StreamUnaryMethod, UnaryStreamMethod
 from rpc_async.errors import CannotSupport, InvalidArgument, InvalidBinding
 from rpc_async.wire.metadata import DEFAULT_MAX_PAYLOAD, MAX_METADATA
 
@@ -276,10 +276,7 @@ class Channel(grpc.aio.Channel):
         _registered_method: bool | None = False,
     ) -> grpc.aio.UnaryStreamMultiCallable[Any, Any]:
         """Return a server-streaming method. Generated stubs do this."""
-        return cast(
-            "grpc.aio.UnaryStreamMultiCallable[Any, Any]",
-            StreamingMethod(self, "unary_stream", method, request_serializer, response_deserializer),
-        )
+        return UnaryStreamMethod(self, "unary_stream", method, request_serializer, response_deserializer)
 
     def stream_unary(
         self,
@@ -289,10 +286,7 @@ class Channel(grpc.aio.Channel):
         _registered_method: bool | None = False,
     ) -> grpc.aio.StreamUnaryMultiCallable[Any, Any]:
         """Return a client-streaming method. Generated stubs do this."""
-        return cast(
-            "grpc.aio.StreamUnaryMultiCallable[Any, Any]",
-            StreamingMethod(self, "stream_unary", method, request_serializer, response_deserializer),
-        )
+        return StreamUnaryMethod(self, "stream_unary", method, request_serializer, response_deserializer)
 
     def stream_stream(
         self,
@@ -302,10 +296,7 @@ class Channel(grpc.aio.Channel):
         _registered_method: bool | None = False,
     ) -> grpc.aio.StreamStreamMultiCallable[Any, Any]:
         """Return a bidirectionally streaming method. Generated stubs do this."""
-        return cast(
-            "grpc.aio.StreamStreamMultiCallable[Any, Any]",
-            StreamingMethod(self, "stream_stream", method, request_serializer, response_deserializer),
-        )
+        return StreamStreamMethod(self, "stream_stream", method, request_serializer, response_deserializer)
 
 
 async def _awaited(coroutine: Any) -> None:

@@ -17,7 +17,7 @@ from rpc_async.status import AsyncEvent
 if TYPE_CHECKING:
     from rpc_async.calling.channel import Channel
 
-__all__ = ["StreamingMethod"]
+__all__ = ["StreamStreamMethod", "StreamUnaryMethod", "StreamingMethod", "UnaryStreamMethod"]
 
 _HANDLES: dict[str, type[PipeCall[Any]]] = {
     "unary_stream": PullCall,
@@ -101,3 +101,15 @@ class StreamingMethod(Method):
     def _make(self, channel: grpc.aio.Channel, *functions: Any) -> Callable[..., Any]:
         made: Callable[..., Any] = getattr(channel, self._kind)(self._method, *functions)
         return made
+
+
+class UnaryStreamMethod(StreamingMethod, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
+    """A server-streaming method, which is gRPC's kind of it too."""
+
+
+class StreamUnaryMethod(StreamingMethod, grpc.aio.StreamUnaryMultiCallable[Any, Any]):
+    """A client-streaming method, which is gRPC's kind of it too."""
+
+
+class StreamStreamMethod(StreamingMethod, grpc.aio.StreamStreamMultiCallable[Any, Any]):
+    """A bidirectionally streaming method, which is gRPC's kind of it too."""

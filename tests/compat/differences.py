@@ -45,13 +45,14 @@ def differences() -> Iterator[Difference]:
                 yield Difference(row["name"], case, mix, seen)
 
 
+def holds(mixes: str, mix: Mix) -> bool:
+    """Tell whether one of the patterns names a mix."""
+    return any(fnmatchcase(str(mix), pattern.strip()) for pattern in mixes.split(","))
+
+
 def differences_of(case: str, mix: Mix) -> list[Difference]:
     """Return what a case sees otherwise in a mix."""
-    return [
-        one
-        for one in differences()
-        if one.case == case and any(fnmatchcase(str(mix), pattern.strip()) for pattern in one.mixes.split(","))
-    ]
+    return [one for one in differences() if one.case == case and holds(one.mixes, mix)]
 
 
 def table() -> str:

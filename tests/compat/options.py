@@ -136,6 +136,27 @@ async def message_limits_of_the_server(lab: Lab) -> Seen:
 
 
 @case()
+async def message_limits_of_one_mebibyte(lab: Lab) -> Seen:
+    async def grow(request: bytes, context: Any) -> bytes:
+        return request * 2
+
+    options = [("grpc.max_receive_message_length", 1 << 20), ("grpc.max_send_message_length", 3 << 20)]
+    limited, free = await lab.serve({"Grow": unary(grow)}, options=options), await lab.serve({"Grow": unary(grow)})
+
+    async def one(target: str, size: int, **made: Any) -> str:
+        try:
+            return str(len(await method(lab.connect(target, **made), "Grow")(bytes(size))))
+        except grpc.aio.AioRpcError as error:
+            return error.code().name
+
+    return {
+        "small": await one(limited.target, 1000),
+        "over what the server takes": await one(limited.target, 2 << 20),
+        "over what the client takes": await one(free.target, 900_000, options=options),
+    }
+
+
+@case()
 async def messages_over_four_mebibytes(lab: Lab) -> Seen:
     call = method(await lab.channel(ALL_KINDS), "Echo")
     failed = await outcome(call(bytes(5 << 20)))
