@@ -170,12 +170,14 @@ class CallError(RpcAsyncError, grpc.aio.AioRpcError):
         call_id: str = "",
         initial_metadata: grpc.aio.Metadata | None = None,
         trailing_metadata: grpc.aio.Metadata | None = None,
+        debug_error_string: str | None = None,
     ) -> None:
         super().__init__(
             _GRPC_CODES[fault.grpc_code],
             grpc.aio.Metadata() if initial_metadata is None else initial_metadata,
             grpc.aio.Metadata() if trailing_metadata is None else trailing_metadata,
             details=fault.message,
+            debug_error_string=debug_error_string or f"{_GRPC_CODES[fault.grpc_code].name}:{fault.message}",
         )
         self.fault = fault
         self.method = method
@@ -204,9 +206,18 @@ class CallError(RpcAsyncError, grpc.aio.AioRpcError):
         """The chain of details that the server gave with its failure, unchanged (C15)."""
         return self.fault.details
 
+    @property
+    def shed(self) -> tuple[str, ...]:
+        """What was left out on the way, as the peer may not take more (C15): "details", "text", "trailing_metadata"."""
+        return self.fault.shed
+
     def details(self) -> str:
         """Return the failure's text."""
         return self.fault.message
+
+    def debug_error_string(self) -> str:
+        """Return what there is for who looks for the failure's cause: gRPC's own words where there are any."""
+        return super().debug_error_string() or ""
 
     def __str__(self) -> str:
         fault = self.fault
@@ -227,6 +238,7 @@ class CallError(RpcAsyncError, grpc.aio.AioRpcError):
             self.call_id,
             tuple(self.initial_metadata() or ()),
             tuple(self.trailing_metadata() or ()),
+            self.debug_error_string(),
         )
 
 
@@ -247,7 +259,10 @@ class ServerUnavailable(CallError):
 
 
 class ServerTooBusy(CallError):
-    """The server runs as many calls as it may: surely not executed (S16)."""
+    """The server runs as many calls as it may: surely not executed (S16), as `executed` then says.
+
+    A plain gRPC server's RESOURCE_EXHAUSTED is read as this too, and says nothing of execution: `executed` is None.
+    """
 
 
 class CallAborted(CallError):
@@ -276,6 +291,7 @@ def _unpickle(
     call_id: str,
     initial: tuple[tuple[str, str | bytes], ...],
     trailing: tuple[tuple[str, str | bytes], ...],
+    debug_error_string: str,
 ) -> CallError:
     return cls(
         fault,
@@ -283,4 +299,5 @@ def _unpickle(
         call_id=call_id,
         initial_metadata=grpc.aio.Metadata(*initial),
         trailing_metadata=grpc.aio.Metadata(*trailing),
+        debug_error_string=debug_error_string,
     )

@@ -32,7 +32,8 @@ class RpcStatus(IntEnum):
     SERVER_UNAVAILABLE = 1722
     """The server was not reached or takes no calls: the call was surely not executed."""
     SERVER_TOO_BUSY = 1723
-    """The server runs as many calls as it may: the call was surely not executed."""
+    """The server runs as many calls as it may: the call was surely not executed. A plain gRPC server's
+    RESOURCE_EXHAUSTED is read as this too, and says nothing of execution."""
     NO_CALL_ACTIVE = 1725
     """There is no running call that this could be about."""
     CALL_FAILED = 1726
@@ -188,9 +189,11 @@ STATUS_OF_GRPC_CODE: Final[dict[int, RpcStatus]] = {
     GrpcCode.RESOURCE_EXHAUSTED: RpcStatus.SERVER_TOO_BUSY,
     GrpcCode.UNIMPLEMENTED: RpcStatus.PROCNUM_OUT_OF_RANGE,
     GrpcCode.INTERNAL: RpcStatus.INTERNAL_ERROR,
-    GrpcCode.UNAVAILABLE: RpcStatus.SERVER_UNAVAILABLE,
 }
-"""The status read back from a plain gRPC failure; every code not named here is CALL_FAILED."""
+"""The status read back from a plain gRPC failure; every code not named here is CALL_FAILED.
+
+UNAVAILABLE is not: it is SERVER_UNAVAILABLE, "surely not executed", only where gRPC's own text proves that nothing was
+sent (`wire/faults.py`). RESOURCE_EXHAUSTED is SERVER_TOO_BUSY, whose number says nothing of execution then."""
 
 NOT_EXECUTED: Final = frozenset(
     {

@@ -110,6 +110,8 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
     """The driver's: the gRPC call that carries this one, if one does."""
     metadata: tuple[grpc.aio.Metadata, grpc.aio.Metadata] | None = None
     """The driver's: the initial and the trailing metadata, where they came with the outcome."""
+    debug_text: str | None = None
+    """The driver's: what gRPC says of a failure to who looks for its cause."""
     wait_for_ready: bool = False
     """The driver's: whether the call waits for a connection, in place of failing where there is none."""
     reason: str | None = None
@@ -391,6 +393,11 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
         outcome = await self._outcome()
         return outcome.message if isinstance(outcome, Fault) else ""
 
+    async def debug_error_string(self) -> str:
+        """Wait for the call to settle, and return what there is of a failure for who looks for its cause."""
+        outcome = await self._outcome()
+        return self._error(outcome).debug_error_string() if isinstance(outcome, Fault) else ""
+
     async def initial_metadata(self) -> grpc.aio.Metadata:
         """Wait for the server's initial metadata, which grpc.aio hands over when a unary call ends."""
         return await self.driver.run(self.driver.initial_metadata(self))
@@ -504,4 +511,5 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
             call_id=self.call_id,
             initial_metadata=initial,
             trailing_metadata=trailing,
+            debug_error_string=self.debug_text,
         )

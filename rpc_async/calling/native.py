@@ -231,7 +231,7 @@ class NativeDriver:
         try:
             outcome = read_reply(await native, deserialize)
         except grpc.aio.AioRpcError as error:
-            outcome = _failure(call, error)
+            outcome = _failure(call, error, self._reaches_nobody())
         except asyncio.CancelledError:  # gRPC's call was cancelled here; if by `abort`, it has settled already
             text = "the channel's event loop ended before the call settled"
             outcome = fault(RpcStatus.CALL_CANCELLED, text, cancel_reason=CancelReason.CLIENT_ABORTED)
@@ -242,6 +242,13 @@ class NativeDriver:
             outcome = fault(RpcStatus.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
         self._outstanding.discard(call)
         call.settle(outcome)
+
+    def _reaches_nobody(self) -> bool:
+        """Tell whether gRPC's channel finds no connection: what is said of that is its own word then (C14)."""
+        try:
+            return self.channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+        except grpc.aio.UsageError:  # it is closed
+            return False
 
     def tell_abort(self, call: AsyncCall[Any], failure: Fault) -> None:
         self.mailbox.run(self._cancel, call)
@@ -407,11 +414,12 @@ def read_reply(message: Any, deserialize: Callable[[bytes], Any] | None) -> Outc
         return fault(RpcStatus.BAD_STUB_DATA, text, executed=True)
 
 
-def _failure(call: AsyncCall[Any] | None, error: grpc.aio.AioRpcError) -> Fault:
+def _failure(call: AsyncCall[Any] | None, error: grpc.aio.AioRpcError, unreached: bool = False) -> Fault:
     trailing = error.trailing_metadata()
     if call is not None:
         call.metadata = error.initial_metadata(), trailing
-    return fault_from_failure(error.code().value[0], error.details() or "", trailing or ())
+        call.debug_text = error.debug_error_string()
+    return fault_from_failure(error.code().value[0], error.details() or "", trailing or (), unreached=unreached)
 
 
 def _may_pass(failure: Fault) -> bool:

@@ -112,7 +112,7 @@ def _read(data: bytes) -> tuple[Opened, int]:
 
 def why_not_opened(code: grpc.StatusCode, text: str) -> NotOpened:
     """Return what the end of a stream that was not opened means (C14)."""
-    failure = fault_from_failure(code.value[0], text, ())
+    failure = fault_from_failure(code.value[0], text, (), unreached=True)  # whatever it met, it was not opened
     if code is grpc.StatusCode.UNAVAILABLE and failure.executed is False:
         return NotOpened(Refusal.NOT_CONNECTED, failure)
     if text == _CORE or (code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN) and _CUT.search(text)):

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import replace
 from typing import Any, Final, Literal, TypeVar
 
 import grpc
@@ -30,7 +29,7 @@ from rpc_async.calling.streams import Session, Streams
 from rpc_async.core.client_session import ClientSession, Withdrawn
 from rpc_async.core.door import Door, Wire
 from rpc_async.core.frames import Frame, FrameKind, ProtocolError
-from rpc_async.core.outcome import Fault, Outcome, fault
+from rpc_async.core.outcome import Fault, Outcome, fault, not_executed
 from rpc_async.errors import CannotSupport
 from rpc_async.status import CancelReason, RpcStatus
 from rpc_async.wire.session import (
@@ -362,7 +361,7 @@ class SessionDriver:
         """There is no session: fail the calls that are not willing to wait for one, or all; none was executed."""
         with self._lock:
             withdrawn = self.session.machine.withdraw(lambda call: all_of_them or not call.wait_for_ready)
-        failure = replace(failure, executed=False)
+        failure = not_executed(failure)
         for item in withdrawn:
             item.call.settle(failure)
             self._after_end(item.call)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from rpc_async.status import GRPC_CODE_OF, NOT_EXECUTED, CancelReason, GrpcCode, RpcStatus
 
-__all__ = ["Detail", "Fault", "Outcome", "Progress", "Reply", "fault"]
+__all__ = ["Detail", "Fault", "Outcome", "Progress", "Reply", "fault", "not_executed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ class Fault:
     details: tuple[Detail, ...] = ()
     grpc_only: bool = False
     """The code is gRPC's own (S6), and no number of ours goes with it over the wire."""
+    shed: tuple[str, ...] = ()
+    """What was left out on the way, for want of room (C15): of "details", "text" and "trailing_metadata"."""
 
 
 Outcome = Reply | Fault
@@ -54,6 +56,15 @@ class Progress:
     """From 0 (nothing done) to 1 (all done)."""
     message: str = ""
     details: Detail | None = None
+
+
+def not_executed(failure: Fault) -> Fault:
+    """Return a failure as that of a call that surely was not executed, which is known from elsewhere (C14)."""
+    status = failure.status
+    if status == RpcStatus.CALL_FAILED:
+        unreached = failure.grpc_code == GrpcCode.UNAVAILABLE
+        status = RpcStatus.SERVER_UNAVAILABLE if unreached else RpcStatus.CALL_FAILED_DNE
+    return replace(failure, status=status, executed=False)
 
 
 def fault(

@@ -21,8 +21,9 @@ from rpc_async.serving.manager import RoutineKind
 from rpc_async.serving.native_call import Context, NativeCall
 from rpc_async.serving.pipe import UNARY, PipeRecord, Shape
 from rpc_async.status import CancelReason, RpcStatus
-from rpc_async.wire.faults import grpc_status_code, status_trailer
+from rpc_async.wire.faults import grpc_status_code
 from rpc_async.wire.metadata import CALL_ID_KEY, client_call_id
+from rpc_async.wire.trailers import DEFAULT_MAX_TRAILERS, fault_to_trailers
 
 __all__ = ["NativeManagers", "abort_call", "call_details"]
 
@@ -33,9 +34,15 @@ call_details: Final[ContextVar[grpc.HandlerCallDetails | None]] = ContextVar("rp
 """What gRPC knew of the call in this task when it looked for the call's handler: its metadata, read already."""
 
 
-async def abort_call(context: Context, failure: Fault, trailing: Iterable[tuple[str, str | bytes]] = ()) -> NoReturn:
-    """End a gRPC call with a fault."""
-    await context.abort(grpc_status_code(failure.grpc_code), failure.message, (*trailing, status_trailer(failure)))
+async def abort_call(
+    context: Context,
+    failure: Fault,
+    trailing: Iterable[tuple[str, str | bytes]] = (),
+    max_trailers: int = DEFAULT_MAX_TRAILERS,
+) -> NoReturn:
+    """End a gRPC call with a fault, of which so many bytes of trailers are sent at the most (C15)."""
+    trailers = fault_to_trailers(failure, tuple(trailing), max_trailers)
+    await context.abort(grpc_status_code(failure.grpc_code), *trailers)
     raise AssertionError("unreachable: context.abort raises")
 
 
@@ -50,8 +57,15 @@ class Peers(Protocol):
 class NativeManagers:
     """Makes gRPC handlers of manager routines."""
 
-    def __init__(self, dispatcher: Dispatcher, *, intercepted: bool) -> None:
-        """Make it: `intercepted`, if users' interceptors stand before the handlers."""
+    def __init__(self, dispatcher: Dispatcher, *, intercepted: bool, max_trailers: int) -> None:
+        """Make it.
+
+        Args:
+            dispatcher: Starts the routines.
+            intercepted: Users' interceptors stand before the handlers.
+            max_trailers: Bytes that a fault may take in gRPC's trailers.
+        """
+        self._max_trailers = max_trailers
         self.peers: Peers | None = None
         """Tells an aborted call from a lost connection. None: it is made when it is asked."""
         self._dispatcher = dispatcher
@@ -172,7 +186,7 @@ class NativeManagers:
                 context.set_trailing_metadata(call.trailing)
             return outcome.message
         assert isinstance(outcome, Fault)
-        return await abort_call(context, outcome, call.trailing)
+        return await abort_call(context, outcome, call.trailing, self._max_trailers)
 
     def _gone(self, call: NativeCall) -> None:
         call.keep_peer()

@@ -26,8 +26,9 @@ from rpc_async.serving.native import abort_call
 from rpc_async.serving.record import shutdown_fault
 from rpc_async.serving.running import failure_text
 from rpc_async.status import RpcStatus
-from rpc_async.wire.faults import grpc_status_code, status_trailer
+from rpc_async.wire.faults import grpc_status_code
 from rpc_async.wire.metadata import client_call_id
+from rpc_async.wire.trailers import fault_to_trailers
 
 __all__ = ["OrdinaryHandlers"]
 
@@ -252,7 +253,7 @@ def _end_in_thread(
 
 def _abort_in_thread(context: Any, failure: Fault, error: BaseException | None = None) -> None:
     try:
-        context.abort(grpc_status_code(failure.grpc_code), failure.message, (status_trailer(failure),))
+        context.abort(grpc_status_code(failure.grpc_code), *fault_to_trailers(failure))
     finally:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise error

@@ -22,7 +22,7 @@ from rpc_async.errors import CallCancelled, InvalidAsyncHandle, PayloadTooLarge,
 from rpc_async.mailbox import Mailbox
 from rpc_async.serving.notifier import Notifier
 from rpc_async.status import CancelReason, RpcStatus
-from rpc_async.wire.faults import abort_fault, status_trailer
+from rpc_async.wire.faults import abort_fault, check_size
 
 if TYPE_CHECKING:
     from rpc_async.serving.call import ServerCall
@@ -236,7 +236,7 @@ class CallRecord(ABC):
         if step.verdict is _DESTROYED:
             raise self._destroyed()
         try:
-            status_trailer(failure)
+            check_size(failure)
         except PayloadTooLarge as error:
             self._settle(step, Fault(failure.status, str(error), failure.grpc_code, executed=True))
             raise

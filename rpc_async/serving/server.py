@@ -27,6 +27,7 @@ from rpc_async.serving.sessions import SessionService
 from rpc_async.v1 import calls_pb2_grpc
 from rpc_async.wire.metadata import DEFAULT_MAX_PAYLOAD, MAX_METADATA
 from rpc_async.wire.session import MAX_BATCH_BYTES, SESSION_METHOD
+from rpc_async.wire.trailers import DEFAULT_MAX_TRAILERS, LEAST_MAX_TRAILERS
 
 __all__ = ["DEFAULT_GRACE", "DEFAULT_MAX_CALLS", "Server", "server"]
 
@@ -92,6 +93,7 @@ class Server(grpc.aio.Server):
         linger: float,
         disclose_errors: bool,
         max_workers: int | None,
+        max_trailers: int,
         interceptors: Sequence[grpc.aio.ServerInterceptor],
         options: Sequence[tuple[str, Any]],
         compression: grpc.Compression | None,
@@ -112,7 +114,7 @@ class Server(grpc.aio.Server):
         )
         interceptors = (*interceptors_of_others(), *interceptors)
         self._message_codecs: dict[str, MessageCodec] | None = {} if interceptors else None
-        self._managers = NativeManagers(self._dispatcher, intercepted=bool(interceptors))
+        self._managers = NativeManagers(self._dispatcher, intercepted=bool(interceptors), max_trailers=max_trailers)
         self._ordinary = OrdinaryHandlers(self._dispatcher)
         # gRPC's server wants to be started and stopped, and may hang where one that was only made is collected. So it
         # is made when a port or the start needs it, and a server that was dropped before leaves nothing behind.
@@ -343,6 +345,12 @@ class _Adapted(grpc.GenericRpcHandler):
         return adapted
 
 
+def _checked_trailers(value: int) -> int:
+    if type(value) is not int or not LEAST_MAX_TRAILERS <= value <= MAX_METADATA:
+        raise InvalidArgument(f"max_trailers {value!r}: bytes, {LEAST_MAX_TRAILERS} to {MAX_METADATA}")
+    return value
+
+
 def server(
     *,
     max_calls: int | None = DEFAULT_MAX_CALLS,
@@ -350,6 +358,7 @@ def server(
     linger: float = 30.0,
     disclose_errors: bool = False,
     max_workers: int | None = None,
+    max_trailers: int = DEFAULT_MAX_TRAILERS,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     options: Sequence[tuple[str, Any]] = (),
     compression: grpc.Compression | None = None,
@@ -364,6 +373,9 @@ def server(
         linger: Seconds that a call can be looked at, by its id, after it has ended.
         disclose_errors: Tell the client the type and text of an exception out of a manager routine (S7).
         max_workers: Threads for plain `def` routines and handlers; None: as many as Python thinks best.
+        max_trailers: Bytes of trailers that the clients are known to take, 2,048 to 262,144: a native fault that would
+            take more, with its details, its text and the trailing metadata beside it, is cut to this, and says so
+            (C15). gRPC's clients take 8 KiB, if `grpc.max_metadata_size` says no more.
         interceptors: gRPC's server interceptors; they run for manager routines as for any handler.
         options: gRPC's channel arguments. `grpc.max_send_message_length` and `grpc.max_receive_message_length`
             are 64 MiB unless they are set here.
@@ -378,6 +390,7 @@ def server(
         linger=checked_seconds("linger", linger, optional=False) or 0.0,
         disclose_errors=disclose_errors,
         max_workers=checked_count("max_workers", max_workers),
+        max_trailers=_checked_trailers(max_trailers),
         interceptors=checked_interceptors(interceptors),
         options=checked_options(options),
         compression=checked_compression(compression),

@@ -93,7 +93,8 @@ class Network:
             self._waiting.append(rpc)
             rpc.call_at_end(lambda: self._forget(rpc))
         else:
-            rpc.fail(grpc.StatusCode.UNAVAILABLE, "failed to connect: nothing listens in this process")
+            text = "failed to connect to all addresses; last error: nothing listens in this process"
+            rpc.fail(grpc.StatusCode.UNAVAILABLE, text)
 
     def _forget(self, rpc: Rpc) -> None:
         if rpc in self._waiting:

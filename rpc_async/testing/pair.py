@@ -31,6 +31,7 @@ class ServerOptions(TypedDict, total=False):
     linger: float
     disclose_errors: bool
     max_workers: int | None
+    max_trailers: int
     interceptors: Sequence[grpc.aio.ServerInterceptor]
     options: Sequence[tuple[str, Any]]
     compression: grpc.Compression | None

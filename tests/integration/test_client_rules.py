@@ -333,7 +333,7 @@ async def test_C15_a_faults_whole_chain_arrives_in_order(wire: Wire) -> None:
         demo_pb2.EchoRequest(payload=b"\x00" * 20_000),
     ]
     servicer = Parked()
-    async with pair(servicer, wire) as both:
+    async with pair(servicer, wire, max_trailers=60_000) as both:
         call = begin(both.stub.Echo, request())
         server_call = await servicer.next()
         server_call.set_trailing_metadata((("x-more", "also"),))

@@ -8,13 +8,20 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rpc_async.core.outcome import Detail, Fault, fault
+from rpc_async.core.outcome import Detail, Fault, fault, not_executed
 from rpc_async.demo.v1 import demo_pb2
 from rpc_async.errors import CallError, InvalidArgument, PayloadTooLarge, error_class
 from rpc_async.status import NEVER_AN_OUTCOME, STATUS_OF_GRPC_CODE, U32_MAX, CancelReason, RpcStatus
-from rpc_async.wire.faults import abort_fault, fault_from_failure, grpc_status_code, status_trailer
+from rpc_async.wire.faults import abort_fault, check_size, fault_from_failure, fault_to_status, grpc_status_code
 
 KEY = "grpc-status-details-bin"
+
+
+def status_trailer(failure: Fault) -> tuple[str, bytes]:
+    """Return the trailing metadata that a fault goes in, whole."""
+    return KEY, fault_to_status(failure).SerializeToString()
+
+
 statuses = st.one_of(st.sampled_from(list(RpcStatus)), st.integers(1, U32_MAX)).filter(
     lambda status: status not in NEVER_AN_OUTCOME
 )
@@ -82,12 +89,28 @@ def test_C15_somebody_elses_error_info_stays_in_the_chain() -> None:
     ("code", "text", "status", "executed"),
     [
         (14, "failed to connect to all addresses; last error: ...", 1722, False),
+        (14, "connections to all backends failing; last error: ...", 1722, False),
         (14, "errors resolving nowhere:50", 1722, False),
         (14, "DNS resolution failed for nowhere", 1722, False),
+        (14, "the backend says: failed to connect to all addresses", 1726, None),
         (14, "Stream removed (Socket closed)", 1726, None),
         (14, "GOAWAY received; Error code: 2", 1726, None),
         (14, "Connection reset by peer", 1726, None),
-        (14, "a server's own words", 1722, None),
+        (14, "Received http2 header with status: 502", 1726, None),
+        (14, "a server's own words", 1726, None),
+        (8, "received metadata size exceeds hard limit (value length 20000 vs. 16384)", 1726, None),
+        (8, "Stream removed (received metadata size exceeds hard limit (value length 20000 vs. 16384))", 1726, None),
+        (8, "Stream removed (RST_STREAM (Received RST_STREAM with error code 11))", 1726, None),
+        (8, "the backend says: SERVER: Received message larger than max (5 vs. 4)", 14, None),
+        (12, "unknown service a.B", 1745, False),
+        (12, "unknown method C for service a.B", 1745, False),
+        (12, "Method not found: a.B/C", 1745, False),
+        (12, "The server does not implement the method /a.B/C", 1745, False),
+        (12, "not this way", 1745, None),
+        (12, "Received http2 header with status: 404", 1745, None),
+        (7, "Received RST_STREAM with error code 12", 5, None),
+        (13, "Internal error from Core", 1766, None),
+        (16, "who are you?", 5, None),
         (8, "CLIENT: Received message larger than max (5 vs. 4)", 14, None),
         (8, "SERVER: Received message larger than max (5 vs. 4)", 14, False),
         (8, "a server's own words", 1723, None),
@@ -101,14 +124,34 @@ def test_C15_somebody_elses_error_info_stays_in_the_chain() -> None:
     ],
 )
 def test_C14_plain_failures_are_told_apart(code: int, text: str, status: int, executed: bool | None) -> None:
-    read = fault_from_failure(code, text, ())
+    read = fault_from_failure(code, text, (), unreached=True)
     assert (read.status, read.executed) == (status, executed)
     assert read.cancel_reason is (CancelReason.DEADLINE if code == 4 else None)
+    if status in (1722, 1702):  # the same words from a server, of what it met itself
+        assert fault_from_failure(code, text, ()) == Fault(RpcStatus.CALL_FAILED, text, code)
 
 
 def test_a_fault_that_is_too_large_is_refused() -> None:
     with pytest.raises(PayloadTooLarge):
-        status_trailer(fault(5, "x" * 70_000))
+        check_size(fault(5, "x" * 70_000))
+    check_size(fault(5, "x" * 60_000))
+
+
+def test_what_is_no_character_is_sent_as_a_question_mark() -> None:
+    assert fault_to_status(fault(5, "a\ud800b")).message == "a?b"
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [
+        (Fault(RpcStatus.CALL_FAILED, "", 14), RpcStatus.SERVER_UNAVAILABLE),
+        (Fault(RpcStatus.CALL_FAILED, "", 2), RpcStatus.CALL_FAILED_DNE),
+        (Fault(RpcStatus.ACCESS_DENIED, "", 7), RpcStatus.ACCESS_DENIED),
+    ],
+)
+def test_C14_what_was_not_sent_says_so_by_its_number(failure: Fault, status: int) -> None:
+    told = not_executed(failure)
+    assert (told.status, told.executed) == (status, False)
 
 
 @pytest.mark.parametrize("code", [0, -1, 2**32, 997, 1791, grpc.StatusCode.OK])
