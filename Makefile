@@ -8,15 +8,18 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOOLS := .venv-proto
 TOOLS_READY := $(TOOLS)/.ready
+INTEROP := .venv-interop
+INTEROP_READY := $(INTEROP)/.ready
 # What is locked is installed, and nothing else is looked for (--no-deps); what is locked must be all.
 PIP := -m pip --disable-pip-version-check --quiet --no-input
 
 # Each plugin runs on the files that have something for it.
 PROTOS := $(sort $(wildcard protos/rpc_async/v1/*.proto protos/rpc_async/demo/v1/*.proto))
 SERVICES := $(shell grep -l '^service ' $(PROTOS))
+TEST_PROTOS := tests/peers/interop.proto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint types layers proto proto-check build bench lock clean
+.PHONY: help demo test test-slow test-peers test-all matrix soak lint types layers proto proto-check build bench lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,11 +43,32 @@ $(TOOLS_READY): requirements/proto.txt
 	@$(TOOLS)/bin/python requirements/check.py requirements/proto.txt
 	@touch $@
 
+$(INTEROP_READY): requirements/interop.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "making $(INTEROP) with $(PYTHON) ..."
+	@$(PYTHON) -m venv $(INTEROP)
+	@$(INTEROP)/bin/python $(PIP) install --require-hashes --no-deps -r requirements/interop.txt
+	@$(INTEROP)/bin/python $(PIP) check
+	@$(INTEROP)/bin/python requirements/check.py requirements/interop.txt
+	@touch $@
+
 demo: $(READY) ## Start a server and show what an asynchronous call is
 	@$(BIN)/python -m client.demo
 
-test: $(READY) ## Run all tests
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(READY) ## Run the tests, but for those that take long or need other people's programs
+	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(READY) ## Run the tests that take long
+	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+test-peers: $(READY) $(INTEROP_READY) ## Run the tests against grpc-go, grpcurl, nginx, OpenTelemetry and others
+	@$(INTEROP)/bin/python -m tests.peers.programs
+	@$(INTEROP)/bin/python -m pytest tests/peers $(PYTEST_ARGS)
+
+test-all: test test-slow test-peers matrix ## Run all tests there are
+
+matrix: $(READY) ## Run tests on the wheel with its oldest and newest dependencies, on each Python that is here
+	@$(BIN)/python -m tests.matrix
 
 soak: $(READY) ## Cut, kill, stop and race for ten minutes (SOAK_ARGS="--minutes N --only NAME,... --json FILE")
 	@$(BIN)/python -m tests.soak $(SOAK_ARGS)
@@ -66,10 +90,12 @@ define generate
 		--python_out=$(1) --mypy_out=quiet:$(1) $(PROTOS)
 	@PATH="$(TOOLS)/bin:$$PATH" $(TOOLS)/bin/python -m grpc_tools.protoc -I protos \
 		--grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(SERVICES)
+	@PATH="$(TOOLS)/bin:$$PATH" $(TOOLS)/bin/python -m grpc_tools.protoc -I . --python_out=$(1) --mypy_out=quiet:$(1) \
+		--grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(TEST_PROTOS)
 endef
 
 proto: $(TOOLS_READY) ## Make the generated code from protos/
-	@rm -f $(wildcard rpc_async/v1/*_pb2* rpc_async/demo/v1/*_pb2*)
+	@rm -f $(wildcard rpc_async/v1/*_pb2* rpc_async/demo/v1/*_pb2* tests/peers/*_pb2*)
 	$(call generate,.)
 
 proto-check: $(TOOLS_READY) ## Check that the generated code is what the protos give, and the protos themselves
@@ -78,7 +104,7 @@ proto-check: $(TOOLS_READY) ## Check that the generated code is what the protos 
 	@rm -rf .generated
 	$(call generate,.generated)
 	@for f in $$(cd .generated && find . -name '*_pb2*'); do cmp .generated/$$f $$f || exit 1; done
-	@test "$$(cd .generated && find . -name '*_pb2*' | wc -l)" = "$$(git ls-files 'rpc_async/*_pb2*' | wc -l)" \
+	@test "$$(cd .generated && find . -name '*_pb2*' | wc -l)" = "$$(git ls-files '*_pb2*' | wc -l)" \
 		|| { echo "generated files that no proto gives, or that are not committed" >&2; exit 1; }
 	@rm -rf .generated
 
@@ -123,7 +149,10 @@ lock: $(READY) ## Write requirements/*.txt anew from requirements/*.in and pypro
 		--no-emit-index-url --custom-compile-command "make lock" pyproject.toml requirements/dev.in -o requirements/dev.txt
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --no-strip-extras --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --custom-compile-command "make lock" requirements/proto.in -o requirements/proto.txt
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --no-strip-extras --python-version 3.11 --generate-hashes --extra demo \
+		--no-emit-index-url --custom-compile-command "make lock" --constraint requirements/dev.txt \
+		pyproject.toml requirements/interop.in -o requirements/interop.txt
 
 clean: ## Remove everything that was made
-	rm -rf $(VENV) $(TOOLS) .generated dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) $(TOOLS) $(INTEROP) tests/peers/go/build tests/peers/js/node_modules .generated dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

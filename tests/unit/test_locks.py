@@ -44,6 +44,6 @@ def test_what_is_left_out_of_a_lock_is_found(tmp_path: Path, written: str, inste
 def test_every_environment_installs_its_lock_and_nothing_else() -> None:
     installs = [line for line in (ROOT / "Makefile").read_text().splitlines() if "--require-hashes" in line]
     locks = sorted(path.name for path in (ROOT / "requirements").glob("*.txt"))
-    assert len(installs) == len(locks) == 3
+    assert len(installs) == len(locks) == 4
     for line in installs:
         assert "--no-deps" in line
