@@ -1,8 +1,8 @@
 """`python -m tests.matrix`: the wheel with its oldest and its newest dependencies, on each Python that is here.
 
-The wheel is built once. For each Python and either end of its dependencies there is an environment, into which these and
-the wheel are installed, and a part of the tests that is quick and touches all of the library is run against what was
-installed: there is no other `rpc_async` where they run. What pytest needs is what the lock says.
+The wheel is built once. For each Python and either end of its dependencies there is an environment, into which these
+and the wheel are installed, and a part of the tests that is quick and touches all of the library is run against what
+was installed: there is no other `rpc_async` where they run. What pytest needs is what the lock says.
 """
 
 from __future__ import annotations
@@ -103,14 +103,15 @@ def run(place: Place, what: str, *command: str | Path, ends: float) -> str:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        raise Failed(f"{what}: not done after {SECONDS:.0f} s\n{error.output}") from None
+        said = error.output if isinstance(error.output, str) else (error.output or b"").decode(errors="replace")
+        raise Failed(f"{what}: not done after {SECONDS:.0f} s\n{said}") from None
     if done.returncode:
         raise Failed(f"{what}: ended with {done.returncode}\n{done.stdout}")
     return done.stdout
 
 
 def check(place: Place, wheel: Path) -> str:
-    """Make the environment and run the tests in it. Returns pytest's last line. Raises Failed."""
+    """Make the environment and run the tests in it. Returns pytest's own summary. Raises Failed."""
     ends = time.monotonic() + SECONDS
     copied = place.folder / "run"
     copied.mkdir(parents=True)
@@ -144,7 +145,8 @@ def check(place: Place, wheel: Path) -> str:
     tests = [str(file.relative_to(copied)) for file in sorted(chosen(copied))]
     output = run(place, "tests", python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, ends=ends)
     told = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return f"{output.strip().splitlines()[-1]}  ({told})"
+    (summary,) = re.findall(r"^\d+ passed.*$", output, re.MULTILINE)
+    return f"{summary}  ({told})"
 
 
 def installed(place: Place, python: Path, ends: float) -> dict[str, str]:

@@ -356,7 +356,7 @@ async def test_a_context_variable_is_seen_by_its_call_and_by_no_other(wire: Wire
             assert thread.payload == expected.encode()
             call = begin(stub.Fail, demo_pb2.FailRequest(), metadata=metadata)
             await call
-            assert dict(await call.trailing_metadata())["x-seen"] == expected
+            assert (await call.trailing_metadata())["x-seen"] == expected
     assert names.before == (["server"] * 12 if intercepted else [])
 
 

@@ -262,7 +262,7 @@ async def test_progress_and_metadata_of_a_call_with_pipes() -> None:
         handle.set_trailing_metadata((("x-trailing", "t"),))
         finish("upload", handle)
         assert (await soon(call)).chunks == 7
-        assert dict(await call.trailing_metadata())["x-trailing"] == "t"
+        assert (await call.trailing_metadata())["x-trailing"] == "t"
         assert [report async for report in reports] in ([], [call.last_progress])
         done = Seen[Any]()
         call.add_done_callback(done.set)
@@ -491,11 +491,11 @@ async def test_a_plain_client_and_our_server() -> None:
             chat.push(demo_pb2.ChatResponse(text=chunk.text))
         chat.complete()
         assert [chunk.text async for chunk in plain] == ["a", "b", "c"]
-        assert dict(await plain.initial_metadata())["rpc-async-call-id"] == chat.call_id
+        assert (await plain.initial_metadata())["rpc-async-call-id"] == chat.call_id
 
         plain = stub.Download(WANTED)
         download = await servicer.download()
-        assert dict(await plain.initial_metadata())["rpc-async-call-id"] == download.call_id  # before anything comes
+        assert (await plain.initial_metadata())["rpc-async-call-id"] == download.call_id  # before anything comes
         download.push(down(b"x"))
         download.abort(4711, "plainly")
         with pytest.raises(grpc.aio.AioRpcError) as caught:

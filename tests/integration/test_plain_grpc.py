@@ -49,7 +49,7 @@ async def test_our_client_works_with_a_plain_server() -> None:
         stub = demo_pb2_grpc.DemoStub(channel)
         call = begin(stub.Echo, request(b"plain"))
         assert (await call).payload == b"plain"
-        assert dict(await call.trailing_metadata())["x-trailing"] == "t"
+        assert (await call.trailing_metadata())["x-trailing"] == "t"
         error = await outcome(begin(stub.Echo, request(b"abort")))
         assert (type(error), error.code()) == (rpc_async.CallFailed, grpc.StatusCode.FAILED_PRECONDITION)
         error = await outcome(begin(stub.Echo, request(b"unavailable")))
@@ -90,7 +90,7 @@ async def test_a_plain_client_calls_a_manager_and_learns_the_call_id() -> None:
         )
         call: Any = echo(request())
         server_call = await servicer.next()
-        call_id = dict(await call.initial_metadata())[CALL_ID]
+        call_id = (await call.initial_metadata())[CALL_ID]
         assert call_id == server_call.call_id
         assert len(call_id) >= 22  # 128 random bits, in base64
 

@@ -177,6 +177,6 @@ async def test_trailing_metadata_and_context_reach_the_other_side(wire: Wire) ->
         assert isinstance(server_call.auth_context(), dict)
         server_call.set_trailing_metadata((("x-answer", "42"),))
         server_call.complete(response())
-        assert dict(await call.trailing_metadata())["x-answer"] == "42"
+        assert (await call.trailing_metadata())["x-answer"] == "42"
         with pytest.raises(rpc_async.InvalidAsyncHandle):
             await until(lambda: not server_call.peer())  # known until the reply is on its way, then no more

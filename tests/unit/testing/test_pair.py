@@ -253,8 +253,8 @@ async def test_a_server_streaming_method(behaviour: Any) -> None:
         assert await call.read() is grpc.aio.EOF
         assert await call.code() is grpc.StatusCode.OK
         if behaviour is _spread:
-            assert dict(await call.initial_metadata()) == {"x-initial": "1"}
-            assert dict(await call.trailing_metadata()) == {"x-trailing": "2"}
+            assert dict(tuple(await call.initial_metadata())) == {"x-initial": "1"}
+            assert dict(tuple(await call.trailing_metadata())) == {"x-trailing": "2"}
 
 
 @pytest.mark.parametrize("behaviour", [_echo, _echo_by_hand, _echo_in_thread])
@@ -653,7 +653,7 @@ async def test_a_handler_in_a_thread_looks_at_its_call_and_cancels_it() -> None:
     async with testing.pair(handlers(**methods), transport="native") as both:
         plainly: Any = both.channel.unary_unary("/t.T/Plain")(b"abc")
         assert await plainly == b"ABC"
-        assert dict(await plainly.initial_metadata()) == {"x-initial": "from a thread"}
+        assert dict(tuple(await plainly.initial_metadata())) == {"x-initial": "from a thread"}
         assert (await outcome(both.channel.unary_unary("/t.T/SetsCode")(b""))).code() is grpc.StatusCode.NOT_FOUND
         call: Any = both.channel.unary_stream("/t.T/Cancels")(b"")
         assert await call.read() == b"one"
