@@ -17,6 +17,14 @@ from rpc_async.status import AsyncEvent
 if TYPE_CHECKING:
     from rpc_async.calling.channel import Channel
 
+    _UnaryStream = grpc.aio.UnaryStreamMultiCallable[Any, Any]
+    _StreamUnary = grpc.aio.StreamUnaryMultiCallable[Any, Any]
+    _StreamStream = grpc.aio.StreamStreamMultiCallable[Any, Any]
+else:  # which gRPC 1.76 has without parameters
+    _UnaryStream = grpc.aio.UnaryStreamMultiCallable
+    _StreamUnary = grpc.aio.StreamUnaryMultiCallable
+    _StreamStream = grpc.aio.StreamStreamMultiCallable
+
 __all__ = ["StreamStreamMethod", "StreamUnaryMethod", "StreamingMethod", "UnaryStreamMethod"]
 
 _HANDLES: dict[str, type[PipeCall[Any]]] = {
@@ -103,13 +111,13 @@ class StreamingMethod(Method):
         return made
 
 
-class UnaryStreamMethod(StreamingMethod, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
+class UnaryStreamMethod(StreamingMethod, _UnaryStream):
     """A server-streaming method, which is gRPC's kind of it too."""
 
 
-class StreamUnaryMethod(StreamingMethod, grpc.aio.StreamUnaryMultiCallable[Any, Any]):
+class StreamUnaryMethod(StreamingMethod, _StreamUnary):
     """A client-streaming method, which is gRPC's kind of it too."""
 
 
-class StreamStreamMethod(StreamingMethod, grpc.aio.StreamStreamMultiCallable[Any, Any]):
+class StreamStreamMethod(StreamingMethod, _StreamStream):
     """A bidirectionally streaming method, which is gRPC's kind of it too."""
