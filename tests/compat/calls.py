@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -282,3 +283,61 @@ async def a_stub_made_outside_any_loop(lab: Lab) -> Seen:
     # gRPC binds a channel to the loop of its thread; ours to the loop in which it is first used.
     stub = make() if lab.mix.client == "theirs" else await asyncio.to_thread(make)
     return {"reply": (await stub.Echo(demo_pb2.EchoRequest(payload=b"late"))).payload}
+
+
+@case(managers=True)
+async def calls_in_the_hands_of_asyncio(lab: Lab) -> Seen:
+    call = method(await lab.channel(ALL_KINDS), "Echo")
+    task = asyncio.ensure_future(call(b"task"))
+    gathered = await asyncio.gather(call(b"a"), call(b"b"), return_exceptions=True)
+    completed = sorted([await one for one in asyncio.as_completed([call(b"c"), call(b"d")])])
+    shielded = await asyncio.shield(call(b"e"))
+    in_time = await asyncio.wait_for(call(b"f"), 10)
+    return {
+        "task": await task,
+        "gather": gathered,
+        "as_completed": completed,
+        "shield": shielded,
+        "wait_for": in_time,
+    }
+
+
+@case()
+async def handlers_of_every_shape(lab: Lab) -> Seen:
+    made = []
+
+    class Servicer:
+        async def bound(self, request: bytes, context: Any) -> bytes:
+            return request
+
+        @staticmethod
+        async def static(request: bytes, context: Any) -> bytes:
+            return request
+
+    async def with_more(more: bytes, request: bytes, context: Any) -> bytes:
+        return more + request
+
+    @functools.wraps(echo)
+    def wrapped(request: bytes, context: Any) -> Any:
+        made.append(echo(request, context))  # which gRPC takes for a reply
+        return made[-1]
+
+    handlers = {
+        "Bound": unary(Servicer().bound),
+        "Static": unary(Servicer.static),
+        "Partial": unary(functools.partial(with_more, b"more ")),
+        "Wrapped": unary(wrapped),
+    }
+    channel = await lab.channel(handlers)
+    seen = {name: str(await outcome(method(channel, name)(b"x"))).partition(":")[0] for name in handlers}
+    for coroutine in made:
+        coroutine.close()
+    return seen
+
+
+@case()
+async def odd_names_of_methods(lab: Lab) -> Seen:
+    channel = await lab.channel(ALL_KINDS)
+    names = ("/compat.Compat/Echo", "/compat.Compat/Echo ", "/", "/a", "//", "/a/b/c")
+    odd: list[Any] = [channel.unary_unary(name) for name in names]
+    return {name: str(await outcome(call(b"x"))) for name, call in zip(names, odd, strict=True)}

@@ -234,4 +234,63 @@ async def debug_text_of_a_reply(lab: Lab) -> Seen:
 
     call: Any = method(await lab.channel({"Fine": unary(fine)}), "Fine")(b"")
     await call
-    return {"debug": await call.debug_error_string() or None, "details": await call.details()}
+    return {"debug": await call.debug_error_string(), "details": await call.details()}
+
+
+@case()
+async def texts_of_every_kind(lab: Lab) -> Seen:
+    texts = ["", "ünïcödé ✓", "100 % of it", "two\nlines\ttab", " spaces around ", "x" * 2000]
+
+    async def fail(request: bytes, context: Any) -> bytes:
+        await context.abort(CODES.NOT_FOUND, texts[int(request)])
+        return b""
+
+    call = method(await lab.channel({"Fail": unary(fail)}), "Fail")
+    return {text[:20]: await outcome(call(b"%d" % number)) for number, text in enumerate(texts)}
+
+
+@case()
+async def details_that_are_no_text(lab: Lab) -> Seen:
+    async def none(request: bytes, context: Any) -> bytes:
+        await context.abort(CODES.NOT_FOUND, None)
+        return b""
+
+    async def code_only(request: bytes, context: Any) -> bytes:
+        await context.abort(CODES.NOT_FOUND)
+        return b""
+
+    channel = await lab.channel({"None": unary(none), "Only": unary(code_only)})
+    return {name: str(await outcome(method(channel, name)(b"")))[:60] for name in ("None", "Only")}
+
+
+@case()
+async def codes_that_are_none(lab: Lab) -> Seen:
+    codes: list[Any] = [999, "NOT_FOUND", None]
+
+    async def fail(request: bytes, context: Any) -> bytes:
+        await context.abort(codes[int(request)], "a text")
+        return b""
+
+    async def set_code(request: bytes, context: Any) -> bytes:
+        context.set_code(codes[int(request)])
+        return b"reply"
+
+    channel = await lab.channel({"Fail": unary(fail), "Set": unary(set_code)})
+    seen = {}
+    for number, code in enumerate(codes):
+        for name in ("Fail", "Set"):
+            seen[f"{name} {code}"] = str(await outcome(method(channel, name)(b"%d" % number, timeout=2)))
+    return seen
+
+
+@case()
+async def a_lookup_that_raises(lab: Lab) -> Seen:
+    class Handlers(grpc.GenericRpcHandler):
+        def service(self, handler_call_details: Any) -> Any:
+            if handler_call_details.method == "/other.Service/Any":
+                raise ValueError("a mistake")
+            return None
+
+    served = await lab.serve({}, register=lambda server: server.add_generic_rpc_handlers([Handlers()]))
+    other: Any = lab.connect(served.target).unary_unary("/other.Service/Any")
+    return {"failed": await outcome(other(b"", timeout=2))}

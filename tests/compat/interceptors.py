@@ -136,9 +136,10 @@ async def a_client_interceptor_in_place_of_the_call(lab: Lab) -> Seen:
     call = method(lab.connect(served.target, interceptors=(interceptor,)), "Flaky")
     again = call(b"again")
     seen: Seen = {"again": await again, "tries": interceptor.calls}
-    own = call(b"reply")
+    own: Any = call(b"reply")
     seen["reply"] = await own
     seen["of the reply"] = await ended(own)
+    seen["metadata of the reply"] = [await own.initial_metadata(), await own.trailing_metadata()]
     refused = call(b"refuse")
     return {
         **seen,
@@ -146,6 +147,13 @@ async def a_client_interceptor_in_place_of_the_call(lab: Lab) -> Seen:
         "refused": await outcome(refused),
         "change": await call(b"change"),
     }
+
+
+@case()
+async def debug_text_of_an_interceptors_reply(lab: Lab) -> Seen:
+    served = await lab.serve(ALL_KINDS)
+    call: Any = method(lab.connect(served.target, interceptors=(Instead(),)), "Echo")(b"reply")
+    return {"reply": await call, "debug": await call.debug_error_string()}
 
 
 @case()

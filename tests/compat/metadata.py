@@ -195,3 +195,22 @@ async def an_empty_channel_of_metadata(lab: Lab) -> Seen:
     await call
     initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
     return {"initial": list(pairs(initial) or ()), "types": [type(initial).__name__, type(trailing).__name__]}
+
+
+@case()
+async def text_for_a_binary_key(lab: Lab) -> Seen:
+    call = method(await lab.channel({"Show": unary(show)}), "Show")
+    return {"seen": await attempt(lambda: call(b"", metadata=(("a-bin", "text"),)))}
+
+
+@case()
+async def keys_that_are_grpcs_own(lab: Lab) -> Seen:
+    call = method(await lab.channel({"Show": unary(show)}), "Show")
+    keys = ("grpc-mine", "content-type", "user-agent", "te", ":authority", "grpc-timeout")
+    return {key: str(await attempt(partial(call, b"", metadata=((key, "value"),)))) for key in keys}
+
+
+@case(managers=True)
+async def many_pairs(lab: Lab) -> Seen:
+    call = method(await lab.channel({"Show": unary(show)}), "Show")
+    return {"seen": await call(b"", metadata=[(f"key-{number}", "v" * 40) for number in range(60)])}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from typing import Any
 
 import grpc
@@ -143,3 +144,13 @@ async def an_authority_of_ones_own(lab: Lab) -> Seen:
     options = [("grpc.ssl_target_name_override", "localhost"), ("grpc.default_authority", "localhost")]
     channel = lab.connect(served.target, credentials=made.client(), options=options)
     return {"replies": await asyncio.gather(*(method(channel, "Echo")(b"x") for _ in range(3)))}
+
+
+@case(managers=True)
+async def a_caller_over_a_unix_socket(lab: Lab) -> Seen:
+    with tempfile.TemporaryDirectory() as folder:
+        target = f"unix:{folder}/s"
+        await lab.serve({"Who": unary(who)}, address=target)
+        seen = {"who": await method(lab.connect(target), "Who")(b"")}
+        await lab.stack.aclose()
+    return seen
