@@ -28,7 +28,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 UV = Path(sys.executable).parent / "uv"
 TOOLS = ("hypothesis", "pytest", "pytest-asyncio", "pytest-timeout", "pyyaml")
 """What the tests need; the rest of the lock is for other work."""
-TESTED = ("client", "protos", "pyproject.toml", "server", "tests")
+TESTED = ("benchmarks", "client", "protos", "pyproject.toml", "server", "tests")
 """What is copied to where the tests run."""
 TESTS = (
     "tests/conformance",
@@ -39,7 +39,7 @@ TESTS = (
     "tests/integration",
 )
 LEFT_OUT = (
-    "bulk", "facade", "faults", "fuzz", "hostile", "idle", "keepalive", "porting", "protocol_doc", "races", "readme",
+    "bulk", "facade", "faults", "fuzz", "hostile", "idle", "keepalive", "large", "porting", "protocol_doc", "races", "readme",
 )  # fmt: skip
 """In the names of files: what takes long, and what is about the documents."""
 SECONDS = 600.0
