@@ -39,7 +39,8 @@ TESTS = (
     "tests/integration",
 )
 LEFT_OUT = (
-    "bulk", "facade", "faults", "fuzz", "hostile", "idle", "keepalive", "large", "porting", "protocol_doc", "races", "readme",
+    "bulk", "facade", "faults", "fuzz", "hostile", "idle", "keepalive", "large", "porting", "protocol_doc",
+    "races", "readme",
 )  # fmt: skip
 """In the names of files: what takes long, and what is about the documents."""
 SECONDS = 600.0
