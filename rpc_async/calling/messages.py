@@ -104,4 +104,8 @@ class Method:
                 f"{self._method}: the message takes {size} bytes and may take {self._channel.max_payload}; it was not "
                 "sent"
             )
-        return copy.deepcopy(request) if self._channel.intercepted else payload
+        return copy.deepcopy(request) if self._channel.intercepted and not self._travels_as_bytes() else payload
+
+    def _travels_as_bytes(self) -> bool:
+        """Whether no interceptor of the client's, though it has some, meets the message."""
+        return False

@@ -65,6 +65,10 @@ class UnaryMethod(Method, grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
             call.watch()
         return call
 
+    def _travels_as_bytes(self) -> bool:
+        # Instrumentation from outside gives interceptors to a channel that was opened for sessions only, too.
+        return self._channel.session() is not None
+
     def _must_go_natively(self, has_credentials: bool) -> str:
         """Return why a call cannot go by a session. Raises InvalidArgument where the channel has nothing else."""
         what = f"{'credentials' if has_credentials else 'compression'} of its own, which gRPC's own client sees to"

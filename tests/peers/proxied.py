@@ -53,9 +53,10 @@ _PATHS = ("client_body_temp", "proxy_temp", "fastcgi_temp", "uwsgi_temp", "scgi_
 
 def documented() -> str:
     """Return the configuration that docs/proxies.md has."""
-    (block,) = re.findall(
+    blocks: list[str] = re.findall(
         r"^```nginx\n(.*?)^```$", (ROOT / "docs" / "proxies.md").read_text(), re.MULTILINE | re.DOTALL
     )
+    (block,) = blocks
     return block
 
 
