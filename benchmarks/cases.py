@@ -13,7 +13,7 @@ import rpc_async
 from benchmarks.children import Children
 from benchmarks.load import PAYLOAD, Sample, keep_collected, keep_in_flight
 from benchmarks.peers import golang
-from benchmarks.servers import GIVE_METHOD, STREAM_METHOD, TAKE_METHOD, UNLIMITED
+from benchmarks.servers import GIVE_METHOD, STREAM_METHOD, TAKE_METHOD, TOKEN, UNLIMITED
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
 
 __all__ = [
@@ -24,10 +24,12 @@ __all__ = [
     "NATIVE_THREAD",
     "RAW",
     "RAW_THREAD",
+    "RAW_TOKEN",
     "SESSION",
     "SESSION_INLINE",
     "SESSION_QUEUE",
     "SESSION_THREAD",
+    "SESSION_TOKEN",
     "STREAM",
     "WARM_UP",
     "Case",
@@ -68,6 +70,8 @@ class Client:
     """Bytes of a large request, in place of the echo's."""
     down: int = 0
     """Bytes of a large reply."""
+    token: bool = False
+    """Calls bring a token, which an interceptor of the server's looks for."""
 
     @property
     def most_in_flight(self) -> int:
@@ -79,12 +83,14 @@ RAW = Client("raw grpc.aio", "raw", "raw")
 STREAM = Client("raw grpc.aio, bare stream", "stream", "raw")
 """The limit of one call in flight: one message there and one back, on a stream that is open."""
 RAW_THREAD = Client("raw grpc.aio, thread", "raw", "raw-thread")
+RAW_TOKEN = Client("raw grpc.aio, token checked", "raw", "raw-token", token=True)
 NATIVE = Client("native, async def manager", "native", "manager")
 NATIVE_INLINE = Client("native, inline manager", "native", "inline")
 NATIVE_THREAD = Client("native, thread", "native", "thread")
 SESSION = Client("session, async def manager", "session", "manager")
 SESSION_INLINE = Client("session, inline manager", "session", "inline")
 SESSION_THREAD = Client("session, thread", "session", "thread")
+SESSION_TOKEN = Client("session, inline, token checked", "session", "token", token=True)
 SESSION_QUEUE = Client("session, completion by queue", "session", "manager", queue=True)
 GO = Client("grpc-go", "go", "go")
 
@@ -132,7 +138,7 @@ def _measure_of(client: Client, channel: grpc.aio.Channel) -> Measure:
         return stream_client(channel)
     if client.up or client.down:
         return large_client(channel, client.up, client.down)
-    return queue_client(channel) if client.queue else local_client(channel)
+    return queue_client(channel) if client.queue else local_client(channel, TOKEN if client.token else None)
 
 
 async def start_servers(children: Children, clients: Iterable[Client]) -> dict[str, str]:
@@ -142,13 +148,13 @@ async def start_servers(children: Children, clients: Iterable[Client]) -> dict[s
     return {kind: f"127.0.0.1:{int(await server.line())}" for kind, server in servers.items()}
 
 
-def local_client(channel: grpc.aio.Channel) -> Measure:
+def local_client(channel: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...] | None = None) -> Measure:
     """Return the measure of echo on a channel of this process."""
     echo = demo_pb2_grpc.DemoStub(channel).Echo
     request = demo_pb2.EchoRequest
 
     def call() -> Awaitable[object]:
-        return echo(request(payload=PAYLOAD))
+        return echo(request(payload=PAYLOAD), metadata=metadata)
 
     async def measure(in_flight: int, seconds: float) -> Sample:
         return await keep_in_flight(call, in_flight, seconds)

@@ -35,6 +35,7 @@ __all__ = [
     "PARK_METHOD",
     "STREAM_METHOD",
     "TAKE_METHOD",
+    "TOKEN",
     "UNLIMITED",
     "resident_bytes",
 ]
@@ -57,6 +58,9 @@ LOOK_METHOD = "/benchmarks.Parked/Look"
 """Tells how many calls are kept, and the server's memory, as JSON."""
 FINISH_METHOD = "/benchmarks.Parked/Finish"
 """Completes every call that is kept, and tells what came of it, as JSON."""
+
+TOKEN = (("authorization", "a token"),)
+"""What calls bring where a token is checked."""
 
 UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 """What raw grpc.aio needs for big replies; the library takes 64 MiB as it is."""
@@ -195,12 +199,27 @@ class Parked(demo_pb2_grpc.DemoServicer):
         call.complete(json.dumps(ended).encode())
 
 
+class CheckToken(grpc.aio.ServerInterceptor):
+    """What a user of grpc.aio writes to let in only calls with a token."""
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        if TOKEN[0] in handler_call_details.invocation_metadata:
+            return await continuation(handler_call_details)
+        return grpc.unary_unary_rpc_method_handler(self._deny)
+
+    @staticmethod
+    async def _deny(_: Any, context: Any) -> None:
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no token")
+
+
 KINDS: dict[str, tuple[Callable[[], grpc.aio.Server], Callable[[], Any]]] = {
     "raw": (lambda: grpc.aio.server(options=UNLIMITED), RawEcho),
     "raw-thread": (grpc.aio.server, RawThreadEcho),
     "manager": (rpc_async.server, ManagerEcho),
     "inline": (rpc_async.server, InlineEcho),
     "thread": (rpc_async.server, ThreadEcho),
+    "raw-token": (lambda: grpc.aio.server(interceptors=[CheckToken()]), RawEcho),
+    "token": (lambda: rpc_async.server(interceptors=[CheckToken()]), InlineEcho),
     "cancelled": (rpc_async.server, CancelledEcho),
     "parked": (rpc_async.server, Parked),
 }

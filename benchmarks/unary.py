@@ -14,10 +14,12 @@ from benchmarks.cases import (
     NATIVE_THREAD,
     RAW,
     RAW_THREAD,
+    RAW_TOKEN,
     SESSION,
     SESSION_INLINE,
     SESSION_QUEUE,
     SESSION_THREAD,
+    SESSION_TOKEN,
     STREAM,
     Case,
     Client,
@@ -39,7 +41,7 @@ _SESSION = (SESSION, SESSION_INLINE, SESSION_THREAD)
 
 UNARY = (
     *(Case(client, 1) for client in (*_BASELINES, STREAM, *_NATIVE, *_SESSION)),
-    *(Case(client, 100) for client in (*_BASELINES, *_NATIVE, *_SESSION, GO)),
+    *(Case(client, 100) for client in (*_BASELINES, *_NATIVE, *_SESSION, RAW_TOKEN, SESSION_TOKEN, GO)),
     *(Case(client, 1000) for client in (RAW, *_SESSION, SESSION_QUEUE, GO)),
 )
 SCALING = tuple(

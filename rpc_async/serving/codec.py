@@ -67,7 +67,10 @@ class Codec:
                 f"{then}"
             )
         try:
-            payload = raw_bytes(reply) if self._serialize is None else self._serialize(reply)
+            if self._serialize is None:  # gRPC's server takes text, too
+                payload = raw_bytes(reply.encode() if isinstance(reply, str) else reply)
+            else:
+                payload = self._serialize(reply)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # as above
