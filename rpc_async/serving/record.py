@@ -246,19 +246,21 @@ class CallRecord(ABC):
     def raised(self, error: BaseException) -> None:
         """An exception came out of the manager routine (S7)."""
         cancelled = isinstance(error, CallCancelled) and self.cancel_reason is not None
+        was_cut_off = isinstance(error, asyncio.CancelledError)  # the loop is at its end, or a user has cancelled the task
         step = self._end()
         if step.verdict is _DESTROYED:
             if not isinstance(error, (grpc.aio.AbortError, asyncio.CancelledError)):
                 _LOGGER.error("%r: the manager routine raised after the call had settled", self, exc_info=error)
             return
-        if self.cancel_reason is CancelReason.SHUTDOWN:  # its client was told so, and its process is at its end
-            _LOGGER.debug("%r: the manager routine ended after the server had shut down", self, exc_info=error)
-            self._settle(step, shutdown_fault(begun=True))
+        if not step.deliver and (was_cut_off or self.cancel_reason is CancelReason.SHUTDOWN):
+            _LOGGER.debug("%r: the manager routine ended when nobody waited for it any more", self, exc_info=error)
+            self._settle(step, _cancelled_fault(self.cancel_reason))
             return
         if cancelled:  # `raise_if_cancelled()` or `interruptible()`: the manager's verdict is to stop (C5)
             self._settle(step, _cancelled_fault(self.cancel_reason))
             return
-        _LOGGER.error("%r: the manager routine raised, and the call fails", self, exc_info=error)
+        trace = None if was_cut_off else error
+        _LOGGER.error("%r: the manager routine raised %s, and the call fails", self, type(error).__name__, exc_info=trace)
         text = "the manager routine raised an exception"
         if self._owner.disclose_errors:
             text = f"the manager routine raised {type(error).__qualname__}: {error}"[:4096]
