@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import math
+import numbers
 from collections.abc import Generator, Iterable
 from contextvars import ContextVar
 from typing import Any, Final, Generic, NoReturn, TypeVar
@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from rpc_async.core.outcome import Progress
 from rpc_async.errors import InvalidArgument, PayloadTooLarge
 from rpc_async.notification.targets import Target
+from rpc_async.serving.checks import checked_code, checked_messages, checked_text
 from rpc_async.serving.interruptible import Interruptible
 from rpc_async.serving.record import CallRecord
 from rpc_async.status import CancelReason, Notifications, RpcStatus
@@ -106,11 +107,12 @@ class ServerCall(Generic[ReplyT]):
             `await call.abort(...)` reads and works as gRPC's `await context.abort(...)`.
 
         Raises:
-            InvalidArgument: The code is 0 or no 32-bit number; nothing changed.
+            InvalidArgument: The code is 0 or no 32-bit number, or text or details are none; nothing changed.
             InvalidAsyncHandle: The call was completed or aborted before (S4).
             PayloadTooLarge: Text and details are too large. The call was aborted with the code alone.
         """
-        return Aborted(self._record.abort(code, message, details))
+        text, chain = checked_text("message", message), checked_messages("details", details)
+        return Aborted(self._record.abort(checked_code(code), text, chain))
 
     # -- cancel -----------------------------------------------------------------------------------------
 
@@ -224,12 +226,13 @@ class ServerCall(Generic[ReplyT]):
             details: Whatever else there is to tell, in a type of its own.
 
         Raises:
-            InvalidArgument: The fraction is not from 0 to 1.
+            InvalidArgument: The fraction is not from 0 to 1, or text or details are none.
             PayloadTooLarge: Text and details take more than 60 KiB; nothing was reported.
         """
-        if not (math.isfinite(fraction) and 0 <= fraction <= 1):
-            raise InvalidArgument(f"progress {fraction}: the fraction must be from 0 to 1; nothing was reported")
-        chain = () if details is None else to_details((details,))
+        if not (isinstance(fraction, numbers.Real) and 0 <= fraction <= 1):
+            raise InvalidArgument(f"progress {fraction!r}: the fraction must be from 0 to 1; nothing was reported")
+        checked_text("message", message)
+        chain = () if details is None else to_details(checked_messages("details", (details,)))
         size = len(message.encode()) + sum(len(detail.value) + len(detail.type_url) for detail in chain)
         if size > MAX_PROGRESS:
             raise PayloadTooLarge(f"progress of {size} bytes: it may take {MAX_PROGRESS}; nothing was reported")

@@ -1,17 +1,29 @@
-"""What may be given to `server()`: a value that is not of its kind is refused there, and not where it is used first."""
+"""What may be given to `server()` and to a server handle.
+
+A value that is not of its kind is refused there, as InvalidArgument, and not where it is used first.
+"""
 
 from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import Message
 
 from rpc_async.errors import InvalidArgument
 
-__all__ = ["checked_compression", "checked_count", "checked_options", "checked_seconds"]
+__all__ = [
+    "checked_code",
+    "checked_compression",
+    "checked_count",
+    "checked_messages",
+    "checked_options",
+    "checked_seconds",
+    "checked_text",
+]
 
 _LONGEST: Final = 1e9
 """Seconds, some 30 years: no timer of any event loop overflows, and what is longer may as well be this."""
@@ -66,3 +78,33 @@ def checked_compression(compression: Any) -> grpc.Compression | None:
     if compression is not None and not isinstance(compression, grpc.Compression):
         raise InvalidArgument(f"compression {compression!r}: a grpc.Compression, or None")
     return compression
+
+
+def checked_code(code: Any) -> int | grpc.StatusCode:
+    """Return what a call is aborted with, if it is a number or one of gRPC's codes. Raises InvalidArgument."""
+    if isinstance(code, bool) or not isinstance(code, (int, grpc.StatusCode)):
+        raise InvalidArgument(f"code {code!r}: a number, an RpcStatus or a grpc.StatusCode; nothing changed (S6)")
+    return code
+
+
+def checked_text(name: str, text: Any) -> str:
+    """Return a text that can be sent. Raises InvalidArgument."""
+    if not isinstance(text, str):
+        raise InvalidArgument(f"{name} {text!r}: must be text; nothing changed")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"{name} {text!r}: has characters that UTF-8 does not; nothing changed") from None
+    return text
+
+
+def checked_messages(name: str, messages: Any) -> Sequence[Message]:
+    """Return messages as a sequence. Raises InvalidArgument."""
+    try:
+        given = tuple(messages)
+    except TypeError:
+        raise InvalidArgument(f"{name} {messages!r}: protobuf messages; nothing changed") from None
+    for one in given:
+        if not isinstance(one, Message):
+            raise InvalidArgument(f"{name}: {one!r} is no protobuf message; nothing changed")
+    return given

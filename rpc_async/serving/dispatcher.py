@@ -187,7 +187,7 @@ class Dispatcher:
         self.stopped = True
         for record in tuple(self._queued):
             if self._queued.pop(record, None) is not None:
-                record.refuse(shutdown_fault(begun=False))
+                record.refuse(shutdown_fault(executed=False))
                 record.returned()
         for record in self.table.running():
             record.orphan(CancelReason.SHUTDOWN)

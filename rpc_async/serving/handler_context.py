@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 from abc import abstractmethod
 from collections.abc import Callable
@@ -29,6 +30,11 @@ __all__ = ["ContextCall", "HandlerContext", "InvalidMetadataError", "SyncHandler
 
 _LOGGER: Final = logging.getLogger("rpc_async.serving")
 _LAST_BY_NUMBER: Final = int(GrpcCode.DATA_LOSS)
+
+_grpc_checks: Final[Callable[[Any], None] | None] = getattr(
+    sys.modules.get("grpc._cython.cygrpc"), "raise_if_not_valid_trailing_metadata", None
+)
+"""gRPC's own check of what a handler gives as trailing metadata: no public part of it, and it can be done without."""
 
 Pairs = tuple[tuple[str, str | bytes], ...]
 
@@ -185,7 +191,7 @@ class HandlerContext(grpc.aio.ServicerContext[Any, Any]):
         self.check()
         if self._introduced:
             raise grpc.aio.UsageError("Send initial metadata failed: already sent")
-        checked = _checked(_pairs(tuple(initial_metadata), "initial metadata of the wrong type"))
+        checked = _checked(_pairs(tuple(initial_metadata), "initial metadata"))
         self._introduced = True
         await self.introduce(checked)
 
@@ -378,8 +384,10 @@ def _expect(value: object, kind: type, name: str) -> None:
         raise TypeError(f"Argument '{name}' has incorrect type (expected {kind.__name__}, got {type(value).__name__})")
 
 
-def _pairs(metadata: Any, what: str = "Invalid trailing metadata type") -> Pairs:
-    wrong = TypeError(f"{what}: pairs of text, and of text or bytes, not {metadata!r}")
+def _pairs(metadata: Any, what: str | None = None) -> Pairs:
+    if what is None and _grpc_checks is not None:
+        _grpc_checks(metadata)  # in its own words
+    wrong = TypeError(f"{what or 'trailing metadata'}: pairs of text, and of text or bytes, not {metadata!r}")
     if isinstance(metadata, dict) or not hasattr(metadata, "__iter__"):
         raise wrong
     pairs = tuple(metadata)

@@ -91,7 +91,7 @@ class OrdinaryHandlers:
         running = tuple(self._entered.values())
         if not running:
             return
-        failure = shutdown_fault(begun=True)
+        failure = shutdown_fault(executed=True)
         loop = self._dispatcher.loop
         ending: list[asyncio.Future[None]] = [
             loop.create_task(_end(one.context, failure)) for one in running if one.task is not None

@@ -11,6 +11,7 @@ import logging
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
@@ -21,14 +22,14 @@ from rpc_async.core.server_call import ServerCallMachine, ServerState, ServerSte
 from rpc_async.errors import CallCancelled, InvalidAsyncHandle, PayloadTooLarge, UsageError
 from rpc_async.mailbox import Mailbox
 from rpc_async.serving.notifier import Notifier
-from rpc_async.status import CancelReason, RpcStatus
+from rpc_async.status import CancelReason, GrpcCode, RpcStatus
 from rpc_async.wire.faults import abort_fault, check_size
 
 if TYPE_CHECKING:
     from rpc_async.serving.call import ServerCall
     from rpc_async.serving.codec import Codec
 
-__all__ = ["CallOwner", "CallRecord", "shutdown_fault"]
+__all__ = ["CallOwner", "CallRecord", "shutdown_fault", "text_of"]
 
 _LOGGER: Final = logging.getLogger("rpc_async.serving")
 
@@ -246,7 +247,9 @@ class CallRecord(ABC):
     def raised(self, error: BaseException) -> None:
         """An exception came out of the manager routine (S7)."""
         cancelled = isinstance(error, CallCancelled) and self.cancel_reason is not None
-        was_cut_off = isinstance(error, asyncio.CancelledError)  # the loop is at its end, or a user has cancelled the task
+        was_cut_off = isinstance(
+            error, asyncio.CancelledError
+        )  # the loop is at its end, or a user has cancelled the task
         step = self._end()
         if step.verdict is _DESTROYED:
             if not isinstance(error, (grpc.aio.AbortError, asyncio.CancelledError)):
@@ -260,10 +263,12 @@ class CallRecord(ABC):
             self._settle(step, _cancelled_fault(self.cancel_reason))
             return
         trace = None if was_cut_off else error
-        _LOGGER.error("%r: the manager routine raised %s, and the call fails", self, type(error).__name__, exc_info=trace)
+        _LOGGER.error(
+            "%r: the manager routine raised %s, and the call fails", self, type(error).__name__, exc_info=trace
+        )
         text = "the manager routine raised an exception"
         if self._owner.disclose_errors:
-            text = f"the manager routine raised {type(error).__qualname__}: {error}"[:4096]
+            text = f"the manager routine raised {type(error).__qualname__}: {text_of(error)}"[:4096]
         self._settle(step, fault(RpcStatus.CALL_FAILED, text, executed=True))
 
     def progress(self, progress: Progress) -> None:
@@ -381,18 +386,27 @@ class CallRecord(ABC):
 
 def _cancelled_fault(reason: CancelReason | None) -> Fault:
     if reason is CancelReason.SHUTDOWN:
-        return shutdown_fault(begun=True)
+        return shutdown_fault(executed=True)
     text = "the server stopped the call, as it was asked to"
     if reason is not CancelReason.CLIENT_REQUESTED:
         text = "the call was cancelled"
     return fault(RpcStatus.CALL_CANCELLED, text, cancel_reason=reason, executed=True)
 
 
-def shutdown_fault(*, begun: bool) -> Fault:
-    """Return how a call ends that a server which has shut down had no time for (S15)."""
+def shutdown_fault(*, executed: bool | None) -> Fault:
+    """Return how a call ends that a server which has shut down had no time for (S15). None: it may have been begun."""
     reason = CancelReason.SHUTDOWN
-    if begun:
+    if executed is not False:
         text = "the server shut down before the call was completed, and its grace period is over"
-        return fault(RpcStatus.CALL_FAILED, text, cancel_reason=reason, executed=True)
+        failure = fault(RpcStatus.CALL_FAILED, text, cancel_reason=reason, executed=executed)
+        return replace(failure, grpc_code=GrpcCode.UNAVAILABLE)  # as gRPC has it
     text = "the server shut down before the call was begun: not executed"
     return fault(RpcStatus.SERVER_UNAVAILABLE, text, cancel_reason=reason)
+
+
+def text_of(error: BaseException) -> str:
+    """Return an exception's text, as it can be sent. It is the user's: whatever is wrong with it, its call must end."""
+    try:
+        return str(error).encode("utf-8", "backslashreplace").decode()
+    except BaseException:
+        return "(its text cannot be had)"

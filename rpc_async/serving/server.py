@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Final, cast
 
@@ -22,7 +23,7 @@ from rpc_async.serving.native import NativeManagers, call_details
 from rpc_async.serving.ordinary import OrdinaryHandlers
 from rpc_async.serving.pipe import shape_of
 from rpc_async.serving.session import ManagerMethod, ServedCall
-from rpc_async.serving.session_handler import HandlerCalls
+from rpc_async.serving.session_handler import CallDetails, HandlerCalls
 from rpc_async.serving.sessions import SessionService
 from rpc_async.v1 import calls_pb2_grpc
 from rpc_async.wire.metadata import DEFAULT_MAX_PAYLOAD, MAX_METADATA
@@ -63,6 +64,8 @@ _DEFAULT_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
 )
 
 
+_Table: Final = type(grpc.method_handlers_generic_handler("a.Service", {}))
+"""What generated code registers: which handler serves a method does not depend on the call."""
 _MAX_METHODS: Final = 10_000
 _MAKE: Final[dict[tuple[bool, bool], Callable[..., grpc.RpcMethodHandler[Any, Any]]]] = {
     (False, True): grpc.unary_stream_rpc_method_handler,
@@ -124,6 +127,7 @@ class Server(grpc.aio.Server):
         self._terminated: Final = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
         self._handlers: list[grpc.GenericRpcHandler] = []
+        self._tables_only = True
         self._manager_methods: dict[str, ManagerMethod] = {}
         self._sessions = SessionService(
             self._dispatcher,
@@ -162,9 +166,12 @@ class Server(grpc.aio.Server):
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Register handlers. Generated code does this."""
-        adapted = [_Adapted(handler, self._adapt) for handler in generic_rpc_handlers]
-        self._handlers.extend(adapted)
-        self._register(adapted)
+        for handler in generic_rpc_handlers:
+            # One that is no table may decide by anything, and so may what comes behind it: it is asked for each call.
+            self._tables_only = self._tables_only and type(handler) is _Table
+            adapted = _Adapted(handler, partial(self._adapt, fixed=self._tables_only))
+            self._handlers.append(adapted)
+            self._register([adapted])
 
     def add_registered_method_handlers(
         self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
@@ -174,7 +181,10 @@ class Server(grpc.aio.Server):
         They are served as the generic handlers that they are registered as, too: see `_Unregistered`.
         """
         for name, handler in method_handlers.items():
-            self._adapt(f"/{service_name}/{name}", handler)
+            method = f"/{service_name}/{name}"
+            self._adapt(method, handler, fixed=False)
+            if self._tables_only:  # then the first that has it serves it, always
+                copy_context().run(self._find, CallDetails(method, ()))
 
     def add_insecure_port(self, address: str) -> int:
         """Open a port without encryption; 0 chooses a free one. Returns the port. Raises RuntimeError."""
@@ -198,7 +208,9 @@ class Server(grpc.aio.Server):
             self._inner.add_generic_rpc_handlers(tuple(self._registered))
         return self._inner
 
-    def _adapt(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+    def _adapt(
+        self, method: str, handler: grpc.RpcMethodHandler[Any, Any], *, fixed: bool
+    ) -> grpc.RpcMethodHandler[Any, Any]:
         behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
         mark = mark_of(behaviour)
         if mark is None:
@@ -225,7 +237,7 @@ class Server(grpc.aio.Server):
         if isinstance(codec, MessageCodec):
             assert self._message_codecs is not None
             self._message_codecs[method] = codec
-        else:
+        elif fixed:
             self._manager_methods[method] = ManagerMethod(codec, mark.kind, behaviour)
         return grpc.unary_unary_rpc_method_handler(self._managers.handler(codec, mark.kind, behaviour), *wanted)
 
@@ -320,7 +332,7 @@ class _Unregistered:
 
 
 class _Adapted(grpc.GenericRpcHandler):
-    """Adapts what another handler gives, once for each method."""
+    """Adapts what another handler gives; once for each method, unless it gives another handler for each call."""
 
     def __init__(
         self,
@@ -329,19 +341,20 @@ class _Adapted(grpc.GenericRpcHandler):
     ) -> None:
         self._inner = inner
         self._adapt = adapt
-        self._adapted: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._adapted: dict[str, tuple[grpc.RpcMethodHandler[Any, Any], grpc.RpcMethodHandler[Any, Any]]] = {}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         call_details.set(handler_call_details)  # gRPC serves the call in this same task
+        handler = self._inner.service(handler_call_details)
+        if handler is None:
+            return None
         method = handler_call_details.method
-        adapted = self._adapted.get(method)
-        if adapted is None:
-            handler = self._inner.service(handler_call_details)
-            if handler is None:
-                return None
+        given, adapted = self._adapted.get(method, (None, None))
+        if adapted is None or given is not handler:
             adapted = self._adapt(method, handler)
-            if len(self._adapted) < _MAX_METHODS:  # a handler for any name at all must not let the peer fill it
-                self._adapted[method] = adapted
+            # A handler for any name at all must not let the peer fill it.
+            if given is not None or len(self._adapted) < _MAX_METHODS:
+                self._adapted[method] = handler, adapted
         return adapted
 
 

@@ -27,7 +27,7 @@ from rpc_async.wire.session import BothMetadata, fault_head, reply_head
 if TYPE_CHECKING:
     from rpc_async.serving.session import Identity, ServedSession
 
-__all__ = ["HandlerCall", "HandlerCalls"]
+__all__ = ["CallDetails", "HandlerCall", "HandlerCalls"]
 
 _REPLY, _REPLY_WITH_HEAD, _FAULT = int(FrameKind.REPLY), int(FrameKind.REPLY_WITH_HEAD), int(FrameKind.FAULT)
 
@@ -164,12 +164,12 @@ class HandlerCall:
             return
         self.cause = reason
         if not self.context.cut_off():
-            begun = self.context.begun
+            executed = None if self.context.begun else False  # what was begun may be an interceptor's part
             if reason is CancelReason.DEADLINE:
                 text = "the deadline passed"
-                self.fail(fault(RpcStatus.CALL_CANCELLED, text, cancel_reason=reason, executed=begun))
+                self.fail(fault(RpcStatus.CALL_CANCELLED, text, cancel_reason=reason, executed=executed))
             elif reason is CancelReason.SHUTDOWN:
-                self.fail(shutdown_fault(begun=begun))
+                self.fail(shutdown_fault(executed=executed))
         self._task.cancel()
 
     def watch(self) -> None:
@@ -197,7 +197,7 @@ class HandlerCall:
     async def _run(self) -> None:
         dispatcher, context = self._calls.dispatcher, self.context
         try:
-            await run_handler(self._calls.find(_Details(self.method, self.metadata)), context, dispatcher.pool)
+            await run_handler(self._calls.find(CallDetails(self.method, self.metadata)), context, dispatcher.pool)
         except asyncio.CancelledError:
             if self.cause is None and not context.cut_off():
                 text = "the handler raised CancelledError, though nobody cancelled the call"
@@ -256,7 +256,7 @@ class _SessionContext(HandlerContext):
             self._call.fail(fault(RpcStatus.INTERNAL_ERROR, text, executed=True), metadata)
 
 
-class _Details(grpc.HandlerCallDetails):
+class CallDetails(grpc.HandlerCallDetails):
     """What interceptors and handlers are looked up by."""
 
     def __init__(self, method: str, metadata: tuple[Metadatum, ...]) -> None:

@@ -12,7 +12,20 @@ import pytest
 
 import rpc_async
 from rpc_async import RpcStatus, begin, manager
-from tests.harness import PATIENCE, Parked, SocketWire, Wire, outcome, pair, request, response, until
+from rpc_async.demo.v1 import demo_pb2
+from tests.harness import (
+    PATIENCE,
+    EchoCall,
+    Parked,
+    Servicer,
+    SocketWire,
+    Wire,
+    outcome,
+    pair,
+    request,
+    response,
+    until,
+)
 
 
 class Own(BaseException):
@@ -188,3 +201,59 @@ async def test_S7_what_is_to_end_the_process_ends_it_once_the_client_was_told(
     finally:
         process.kill()
         process.wait()
+
+
+class TextlessError(Exception):
+    """An exception whose text cannot be had."""
+
+    def __str__(self) -> str:
+        raise Own
+
+
+@pytest.mark.parametrize("error", [TextlessError(), ValueError("\udcff")], ids=["no text", "no UTF-8"])
+@pytest.mark.parametrize("disclose", [False, True])
+async def test_S7_a_text_that_cannot_be_sent_is_no_reason_to_hang(wire: Wire, error: Exception, disclose: bool) -> None:
+    class Failing(Servicer):
+        @manager(inline=True)
+        def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
+            raise error
+
+    async with pair(Failing(), wire, disclose_errors=disclose) as both:
+        failed = await outcome(begin(both.stub.Echo, request()))
+        assert failed.status == RpcStatus.CALL_FAILED
+        assert (type(error).__name__ in failed.details()) is disclose
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("5",),
+        (5.0,),
+        (None,),
+        (True,),
+        (5, 5),
+        (5, b"text"),
+        (5, None),
+        (5, "\udcff"),
+        (5, "text", 5),
+        (5, "text", ["detail"]),
+        (5, "text", "detail"),
+    ],
+    ids=repr,
+)
+async def test_S6_what_cannot_be_sent_is_refused_and_changes_nothing(wire: Wire, arguments: Any) -> None:
+    servicer = Parked()
+    async with pair(servicer, wire) as both:
+        call = begin(both.stub.Echo, request())
+        handle: Any = await servicer.next()
+        with pytest.raises(rpc_async.InvalidArgument):
+            handle.abort(*arguments)
+        if len(arguments) > 1:
+            with pytest.raises(rpc_async.InvalidArgument):
+                handle.progress(0.5, arguments[1], *[(one,) for one in arguments[2:]])
+        for fraction in ("0.5", None, 1j, b"1"):
+            with pytest.raises(rpc_async.InvalidArgument):
+                handle.progress(fraction)
+        assert not handle.settled
+        handle.complete(response(b"all the same"))
+        assert (await call).payload == b"all the same"

@@ -250,6 +250,11 @@ SAME: dict[str, Any] = {
     "trailing-newline": doing(lambda context: context.set_trailing_metadata((("a", "b\nc"),))),
     "trailing-no-ascii": doing(lambda context: context.set_trailing_metadata((("a", "\u00e9"),))),
     "trailing-no-text": doing(lambda context: context.set_trailing_metadata((("a", b"\xff"),))),
+    "trailing-none": doing(lambda context: context.set_trailing_metadata(None)),
+    "trailing-dict": doing(lambda context: context.set_trailing_metadata({"a": "b"})),
+    "trailing-lists": doing(lambda context: context.set_trailing_metadata([["a", "b"]])),
+    "abort-metadata-none": doing(lambda context: context.abort(NOT_FOUND, "d", None)),
+    "abort-metadata-int": doing(lambda context: context.abort(NOT_FOUND, "d", (("a", 5),))),
     "initial": doing(lambda context: context.send_initial_metadata((("x-initial", "1"),))),
     "initial-list": doing(lambda context: context.send_initial_metadata([("x-initial", "1")])),
     "initial-none": doing(lambda context: context.send_initial_metadata(None)),
@@ -272,11 +277,6 @@ SAME: dict[str, Any] = {
 """Handlers with which gRPC's own server, and ours on both wires, do the very same."""
 
 SAME_KIND: dict[str, Any] = {
-    "trailing-none": doing(lambda context: context.set_trailing_metadata(None)),
-    "trailing-dict": doing(lambda context: context.set_trailing_metadata({"a": "b"})),
-    "trailing-lists": doing(lambda context: context.set_trailing_metadata([["a", "b"]])),
-    "abort-metadata-none": doing(lambda context: context.abort(NOT_FOUND, "d", None)),
-    "abort-metadata-int": doing(lambda context: context.abort(NOT_FOUND, "d", (("a", 5),))),
     "initial-int": doing(lambda context: context.send_initial_metadata((("x-initial", 1),))),
     "compress-late": doing(compress_late),
 }
@@ -460,3 +460,57 @@ async def test_done_callbacks_are_called_whatever_became_of_the_call(transport: 
         assert await seen.get() == "called"
     await server.stop(None)
     assert called == ["True True", "True False"]
+
+
+class Deciding(grpc.GenericRpcHandler):
+    """Serves a method as the metadata of each call say."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        if handler_call_details.method != "/t.T/Decided":
+            return None
+        who = {one.key: one.value for one in handler_call_details.invocation_metadata or ()}["x-who"]
+        if who == "nobody":
+            return None
+        if who == "manager":
+            return grpc.unary_unary_rpc_method_handler(self.managed)
+        return grpc.unary_unary_rpc_method_handler(doing(lambda _: None, who))
+
+    @rpc_async.manager(inline=True)
+    def managed(self, request: bytes, call: Any) -> None:
+        call.complete(b"managed")
+
+
+class Tabled:
+    """Serves it for those whom the one before does not."""
+
+    def __init__(self, name: bytes) -> None:
+        self._name = name
+
+    @rpc_async.manager(inline=True)
+    def decided(self, request: bytes, call: Any) -> None:
+        call.complete(self._name)
+
+
+@pytest.mark.parametrize("transport", ["native", "session"])
+@pytest.mark.parametrize("deciding", [False, True])
+async def test_a_generic_handler_is_asked_for_each_call_and_the_first_that_answers_serves(
+    transport: Any, deciding: bool
+) -> None:
+    server = rpc_async.server()
+    if deciding:
+        server.add_generic_rpc_handlers((Deciding(),))
+    for name in (b"first", b"second"):
+        handlers: dict[str, Any] = {"Decided": grpc.unary_unary_rpc_method_handler(Tabled(name).decided)}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", handlers),))
+        if name == b"second":  # as newer generated code does, and older does not
+            server.add_registered_method_handlers("t.T", handlers)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with rpc_async.connect(f"127.0.0.1:{port}", transport=transport) as channel:
+        method = channel.unary_unary("/t.T/Decided")
+        for _ in range(2):
+            for who in ("ann", "nobody", "manager", "bob"):
+                reply = await begin(method, b"", metadata=(("x-who", who),))
+                asked = {"nobody": b"first", "manager": b"managed"}.get(who, who.encode())
+                assert reply == (asked if deciding else b"first")
+    await server.stop(None)

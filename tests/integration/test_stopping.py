@@ -141,5 +141,4 @@ async def test_S15_a_server_that_is_stopped_under_load_tells_the_truth(socket_wi
     for kind in ("stubborn", "endless"):  # those that ran were told how they ended, and why
         ended = [error for name, error in load.outcomes.items() if name.startswith(kind) and name in executed]
         assert {error.status for error in ended if error is not None} == {RpcStatus.CALL_FAILED}
-        reasons = {error.cancel_reason for error in ended if error is not None and error.executed}
-        assert reasons == {rpc_async.CancelReason.SHUTDOWN}
+        assert {error.cancel_reason for error in ended if error is not None} == {rpc_async.CancelReason.SHUTDOWN}
