@@ -468,7 +468,8 @@ class Deciding(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         if handler_call_details.method != "/t.T/Decided":
             return None
-        who = {one.key: one.value for one in handler_call_details.invocation_metadata or ()}["x-who"]
+        metadata: Any = handler_call_details.invocation_metadata
+        who = {one.key: one.value for one in metadata}["x-who"]
         if who == "nobody":
             return None
         if who == "manager":
