@@ -82,7 +82,7 @@ class Dispatcher:
                 "the server is shutting down and takes no new calls: not executed",
             )
         if self._max_calls is not None and self.running >= self._max_calls:
-            text = f"Concurrent RPC limit exceeded: {self.running} calls run, as many as may: not executed; try again later"
+            text = f"Concurrent RPC limit exceeded: {self.running} calls run: not executed; try again later"
             return fault(RpcStatus.SERVER_TOO_BUSY, text)
         return None
 

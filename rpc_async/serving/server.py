@@ -292,9 +292,10 @@ class Server(grpc.aio.Server):
 
     async def _stop(self, grace: float | None) -> None:
         await self._dispatcher.drain(grace)
+        # Each end is told by whoever knows most of it: of managers, of handlers that run, of what waits to be run.
+        await asyncio.gather(self._managers.flush(_FLUSH), self._ordinary.cut_off(_FLUSH))
         self._others.cut_off()
-        await self._ordinary.cut_off(_FLUSH)
-        await asyncio.gather(self._managers.flush(_FLUSH), self._sessions.close(_FLUSH))
+        await self._sessions.close(_FLUSH)
         if self._inner is not None:
             await self._inner.stop(_FLUSH if grace else None)
         self._pool.shutdown(wait=False, cancel_futures=True)
