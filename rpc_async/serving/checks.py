@@ -63,14 +63,15 @@ def checked_options(options: Any) -> tuple[tuple[str, Any], ...]:
     if isinstance(given, (str, bytes, Mapping)):
         raise InvalidArgument(f"options {options!r}: pairs of a name and a value")
     for pair in pairs:
-        if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], str)):
+        if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], (str, bytes))):
             raise InvalidArgument(f"options: {pair!r} is no pair of a name and a value")
-    for name, value in pairs:
+    named = tuple((name if isinstance(name, str) else name.decode(errors="replace"), value) for name, value in pairs)
+    for name, value in named:
         if name in ("grpc.max_send_message_length", "grpc.max_receive_message_length") and not (
             isinstance(value, int) and -1 <= value < 2**31
         ):
             raise InvalidArgument(f"options: {name} is {value!r}, and must be a number of bytes, or -1 for no limit")
-    return tuple((name, value) for name, value in pairs)
+    return named
 
 
 def checked_compression(compression: Any) -> grpc.Compression | None:

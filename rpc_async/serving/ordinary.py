@@ -148,7 +148,10 @@ class OrdinaryHandlers:
     def _function(self, behaviour: Any) -> Callable[[Any, Any], Any]:
         @functools.wraps(behaviour)
         def serve(request: Any, context: Any) -> Any:
-            with self._count_in_thread(context):
+            number = self._enter_in_thread(context)
+            if number is None:
+                return None
+            with self._counted_in_thread(number, context):
                 return behaviour(request, context)
 
         return serve
@@ -156,8 +159,10 @@ class OrdinaryHandlers:
     def _generator(self, behaviour: Any) -> Callable[[Any, Any], Iterator[Any]]:
         @functools.wraps(behaviour)
         def serve(request: Any, context: Any) -> Iterator[Any]:
-            with self._count_in_thread(context):
-                yield from behaviour(request, context)
+            number = self._enter_in_thread(context)
+            if number is not None:
+                with self._counted_in_thread(number, context):
+                    yield from behaviour(request, context)
 
         return serve
 
@@ -176,12 +181,17 @@ class OrdinaryHandlers:
         finally:
             self._leave(number)
 
-    @contextmanager
-    def _count_in_thread(self, context: Any) -> Iterator[None]:
+    def _enter_in_thread(self, context: Any) -> int | None:
+        """Count a call in, or refuse it: then nothing is called, though not every version's abort raises."""
         entering = self._enter_from_thread(context)
         entered = asyncio.run_coroutine_threadsafe(entering, self._dispatcher.loop).result()
         if isinstance(entered, Fault):
             _abort_in_thread(context, entered)
+            return None
+        return entered
+
+    @contextmanager
+    def _counted_in_thread(self, number: int, context: Any) -> Iterator[None]:
         try:
             yield
         except GeneratorExit:
@@ -192,7 +202,7 @@ class OrdinaryHandlers:
                 _abort_in_thread(context, failure, error)
             raise
         finally:
-            self._dispatcher.mailbox.post(self._leave, entered)
+            self._dispatcher.mailbox.post(self._leave, number)
 
     async def _enter_from_thread(self, context: Any) -> Fault | int:
         return self._dispatcher.refusal() or self._enter(context, None)

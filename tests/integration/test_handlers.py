@@ -228,7 +228,6 @@ SAME: dict[str, Any] = {
     "abort-details-none": doing(lambda context: context.abort(NOT_FOUND, None)),
     "abort-metadata-list": doing(lambda context: context.abort(NOT_FOUND, "d", [("a", "b")])),
     "abort-metadata-dict": doing(lambda context: context.abort(NOT_FOUND, "d", {"a": "b"})),
-    "abort-metadata-key": doing(lambda context: context.abort(NOT_FOUND, "d", (("Upper", "b"),))),
     "abort-set-before": doing(set_before_abort),
     "abort-twice": doing(abort_twice),
     "abort-and-return": doing(lambda context: suppress(context.abort(NOT_FOUND, "first"))),
@@ -246,10 +245,6 @@ SAME: dict[str, Any] = {
     "trailing-list": doing(lambda context: context.set_trailing_metadata([("a", "b")])),
     "trailing-object": doing(lambda context: context.set_trailing_metadata(grpc.aio.Metadata(("a", "b")))),
     "trailing-bytes": doing(lambda context: context.set_trailing_metadata((("a", b"b"),))),
-    "trailing-key": doing(lambda context: context.set_trailing_metadata((("Upper", "b"),))),
-    "trailing-newline": doing(lambda context: context.set_trailing_metadata((("a", "b\nc"),))),
-    "trailing-no-ascii": doing(lambda context: context.set_trailing_metadata((("a", "\u00e9"),))),
-    "trailing-no-text": doing(lambda context: context.set_trailing_metadata((("a", b"\xff"),))),
     "trailing-none": doing(lambda context: context.set_trailing_metadata(None)),
     "trailing-dict": doing(lambda context: context.set_trailing_metadata({"a": "b"})),
     "trailing-lists": doing(lambda context: context.set_trailing_metadata([["a", "b"]])),
@@ -258,7 +253,6 @@ SAME: dict[str, Any] = {
     "initial": doing(lambda context: context.send_initial_metadata((("x-initial", "1"),))),
     "initial-list": doing(lambda context: context.send_initial_metadata([("x-initial", "1")])),
     "initial-none": doing(lambda context: context.send_initial_metadata(None)),
-    "initial-key": doing(lambda context: context.send_initial_metadata((("Upper", "1"),))),
     "initial-twice": doing(introduce_twice),
     # raise
     "raise": raising(ValueError("v")),
@@ -281,6 +275,16 @@ SAME_KIND: dict[str, Any] = {
     "compress-late": doing(compress_late),
 }
 """Handlers whose mistakes are called by the same name, in other words."""
+
+UNSENDABLE: dict[str, Any] = {
+    "abort-metadata-key": doing(lambda context: context.abort(NOT_FOUND, "d", (("Upper", "b"),))),
+    "trailing-key": doing(lambda context: context.set_trailing_metadata((("Upper", "b"),))),
+    "trailing-newline": doing(lambda context: context.set_trailing_metadata((("a", "b\nc"),))),
+    "trailing-no-ascii": doing(lambda context: context.set_trailing_metadata((("a", "\u00e9"),))),
+    "trailing-no-text": doing(lambda context: context.set_trailing_metadata((("a", b"\xff"),))),
+    "initial-key": doing(lambda context: context.send_initial_metadata((("Upper", "1"),))),
+}
+"""Handlers with metadata that cannot be sent: gRPC says so, or leaves the client waiting for ever."""
 
 ANSWERED: dict[str, Any] = {
     "raise-cancelled": raising(asyncio.CancelledError()),
@@ -311,6 +315,8 @@ async def observe(server: Any, connect: Callable[[str], Any], handlers: dict[str
             call = channel.unary_unary(f"/t.T/{name}")(b"q", metadata=(("x-m", "1"), ("x-b-bin", b"\xff")))
             async with asyncio.timeout(PATIENCE):
                 code, text = await call.code(), await call.details()
+                if code is grpc.StatusCode.OK:
+                    text = ""  # some versions of gRPC have a text for what went well, which a session does not carry
                 reply = await call if code is grpc.StatusCode.OK else None
                 initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
             seen[name] = (code.name, text, reply, tuple(initial), tuple(trailing))
@@ -355,6 +361,12 @@ async def test_handlers_that_grpc_gives_no_answer_for_are_answered(transport: An
         code, text, *_ = seen[name]
         assert code == "UNKNOWN", name
         assert text.startswith(("Unexpected <class", "the handler raised CancelledError")), name
+
+
+async def test_metadata_that_cannot_be_sent_are_told_of() -> None:
+    seen = await observe(rpc_async.server(), lambda target: rpc_async.connect(target, transport="session"), UNSENDABLE)
+    told = {name: seen[name] for name in UNSENDABLE}
+    assert told == dict.fromkeys(UNSENDABLE, ("INTERNAL", "Invalid metadata", None, (), ()))
 
 
 @pytest.mark.parametrize("transport", ["native", "session"])
