@@ -51,15 +51,19 @@ class Carriers:
             _LEFT.add(task)
             task.add_done_callback(_LEFT.discard)
 
+    def abort_all(self) -> None:
+        """Take no more calls, and abort those that are outstanding."""
+        if self.session is not None:
+            self.session.abort_all()
+        self.native.abort_all()
+
     async def _close(self, grace: float | None, *, wait: bool = False) -> None:
         end = self.io.mailbox.time() + (grace or 0.0)
         try:
             if grace or wait:
                 await self._settled(grace)
         finally:  # also where the loop ends, which cancels this: so what must be done comes before the next wait
-            if self.session is not None:
-                self.session.abort_all()
-            self.native.abort_all()
+            self.abort_all()
             try:
                 if self.session is not None:
                     await self.session.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import math
 import re
@@ -24,6 +26,7 @@ from rpc_async.calling.session import SessionDriver
 from rpc_async.calling.streaming import StreamStreamMethod, StreamUnaryMethod, UnaryStreamMethod
 from rpc_async.errors import CannotSupport, InvalidArgument, InvalidBinding
 from rpc_async.wire.metadata import DEFAULT_MAX_PAYLOAD, MAX_METADATA
+from rpc_async.wire.session import MAX_BATCH_BYTES
 
 __all__ = ["Channel", "connect"]
 
@@ -59,6 +62,7 @@ class Channel(grpc.aio.Channel):
         linger: float,
         keepalive: float | None,
         open_timeout: float,
+        max_stream_bytes: int | None,
     ) -> None:
         merged = {**dict(_DEFAULT_OPTIONS), **dict(options)}
         limit, received = merged["grpc.max_send_message_length"], merged["grpc.max_receive_message_length"]
@@ -83,6 +87,7 @@ class Channel(grpc.aio.Channel):
         self._causal = causal
         self._linger = linger
         self._open_timeout = open_timeout
+        self._max_stream_bytes = max_stream_bytes
         self._carriers: Carriers | None = None
         self._native: NativeDriver | None = None
         self._session: SessionDriver | None = None
@@ -133,15 +138,23 @@ class Channel(grpc.aio.Channel):
         if self._carriers is None:
             self._closed = True
             return
+        if self._carriers.io.loop.is_closed():  # with which all has ended that this could end
+            self._forget()
+            self._carriers.abort_all()
+            return
         await self._carriers.io.run(self._close(grace))
 
     async def _close(self, grace: float | None) -> None:
         carriers = self._carriers
         assert carriers is not None
+        self._forget()
+        await carriers.close(grace)
+
+    def _forget(self) -> None:
+        """Take no more calls."""
         with self._lock:
             self._closed = True
             self._native = self._session = None
-        await carriers.close(grace)
 
     def __del__(self) -> None:
         carriers = getattr(self, "_carriers", None)
@@ -180,6 +193,7 @@ class Channel(grpc.aio.Channel):
                     causal=self._causal,
                     linger=self._linger,
                     patience=self._open_timeout,
+                    max_stream_bytes=self._max_stream_bytes,
                     max_payload=self._max_reply,
                     only=self.transport == "session",
                 )
@@ -187,6 +201,11 @@ class Channel(grpc.aio.Channel):
             self._session = session
             self._native = native
             return native
+
+    @property
+    def _loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop, under the name by which code that was written for gRPC's own channels finds it."""
+        return None if self._carriers is None else self._carriers.io.loop
 
     def native(self) -> NativeDriver:
         """Return what carries native calls; open the channel on the running loop if need be."""
@@ -312,6 +331,7 @@ def connect(
     linger: float = 30.0,
     keepalive: float | None = 30.0,
     open_timeout: float = 5.0,
+    max_stream_bytes: int | None = None,
     options: Sequence[tuple[str, Any]] = (),
     interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
     compression: grpc.Compression | None = None,
@@ -334,6 +354,8 @@ def connect(
             no answer in as many seconds, at most 20. gRPC tests at most once a second. None: never.
         open_timeout: Seconds that a server may take, once there is a connection, to say whether it offers sessions.
             After that its calls go natively.
+        max_stream_bytes: Bytes that a proxy on the way lets one gRPC call carry to the server (nginx calls it
+            `client_max_body_size`), 524,288 or more: a session turns to a fresh stream before that. None: any number.
         options: gRPC's channel arguments. `grpc.max_send_message_length` and `grpc.max_receive_message_length` are
             64 MiB unless they are set here.
         interceptors: gRPC's client interceptors.
@@ -351,12 +373,14 @@ def connect(
         raise InvalidArgument(f"keepalive {keepalive}: seconds, more than 0, or None for none")
     if not (math.isfinite(open_timeout) and open_timeout > 0):
         raise InvalidArgument(f"open_timeout {open_timeout}: seconds, more than 0")
+    if max_stream_bytes is not None and max_stream_bytes < MAX_BATCH_BYTES:
+        raise InvalidArgument(f"max_stream_bytes {max_stream_bytes}: {MAX_BATCH_BYTES} or more, or None for any number")
     if not target.strip():
         raise InvalidArgument("the target is empty: name a server, such as localhost:50051")
     named = _PORT.match(target)
     if named and not (named[1].isdecimal() and 0 < int(named[1]) < 65536):
         raise InvalidArgument(f"target {target!r}: {named[1]!r} is no port; ports are 1 to 65535")
-    return Channel(
+    channel = Channel(
         target,
         credentials=credentials,
         options=options,
@@ -367,4 +391,9 @@ def connect(
         linger=linger,
         keepalive=keepalive,
         open_timeout=open_timeout,
+        max_stream_bytes=max_stream_bytes,
     )
+    if channel.transport == "native" and dict(options).get("grpc.enable_channelz"):
+        with contextlib.suppress(RuntimeError):  # no loop runs here yet
+            channel.native()  # which channelz knows from then on, as it knows gRPC's own
+    return channel

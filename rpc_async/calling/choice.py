@@ -25,6 +25,8 @@ _BY_GRPC: Final = {
     "grpc.lb_policy_name": "a load-balancing policy, which sends each call where it likes",
     "grpc.default_compression_algorithm": "compression, which gRPC's own client does for each message",
     "grpc.default_compression_level": "compression, which gRPC's own client does for each message",
+    "grpc.enable_channelz": "channelz, which counts the calls of gRPC's own client",
+    "grpc.ssl_session_cache": "a cache of TLS sessions, which is for the connections of gRPC's own client",
 }
 """Channel options that say what gRPC is to do for each call."""
 _LIMITS: Final = ("grpc.max_send_message_length", "grpc.max_receive_message_length")
@@ -87,7 +89,7 @@ def _hindrance(
     if compression is not None:
         return _BY_GRPC["grpc.default_compression_algorithm"]
     for name, what in _BY_GRPC.items():
-        if name in options:
+        if name in options and options[name] != 0:  # an option that is set to 0 is off
             return what
     if credentials is not None and _asked_for_each_call(credentials):
         return "credentials that gRPC's own client asks for each call"

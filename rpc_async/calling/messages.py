@@ -86,6 +86,11 @@ class Method:
         return InvalidBinding(f"{self._method}: the channel or its event loop is closed; no call was begun")
 
     def _freeze(self, request: Any) -> Any:
+        """Make what gRPC is given share nothing with the message: bytes, or a copy where interceptors look at it."""
+        payload = self._to_bytes(request)
+        return copy.deepcopy(request) if self._channel.intercepted else payload
+
+    def _to_bytes(self, request: Any) -> bytes:
         """Make what is sent share nothing with the message, which the caller may change at once."""
         if self._request_type is not None and not isinstance(request, self._request_type):
             raise BadStubData(
@@ -93,7 +98,7 @@ class Method:
                 f"{self._request_type.__name__}; it was not sent"
             )
         try:
-            payload = raw_bytes(request) if self._serialize is None else self._serialize(request)
+            payload: bytes = raw_bytes(request) if self._serialize is None else self._serialize(request)
             size = len(payload) if type(payload) is bytes else memoryview(payload).nbytes
         except (KeyboardInterrupt, SystemExit):
             raise
@@ -104,8 +109,4 @@ class Method:
                 f"{self._method}: the message takes {size} bytes and may take {self._channel.max_payload}; it was not "
                 "sent"
             )
-        return copy.deepcopy(request) if self._channel.intercepted and not self._travels_as_bytes() else payload
-
-    def _travels_as_bytes(self) -> bool:
-        """Whether no interceptor of the client's, though it has some, meets the message."""
-        return False
+        return payload

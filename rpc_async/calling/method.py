@@ -52,10 +52,10 @@ class UnaryMethod(Method, grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
         ):
             options = self.check_options(timeout, metadata, credentials, wait_for_ready, compression)
         session = channel.session()
-        payload = self._freeze(request)
         if session is None or credentials is not None or compression is not None:
             reason = None if session is None else self._must_go_natively(credentials is not None)
-            return self._begin_natively(payload, timeout, options, user_info, notify, key, events, reason)
+            return self._begin_natively(self._freeze(request), timeout, options, user_info, notify, key, events, reason)
+        payload = self._to_bytes(request)
         call: AsyncCall[ReplyT] = AsyncCall(session, self._method, self._deserialize)
         if not (user_info is None and timeout is None and notify is None):
             self._equip(call, timeout, user_info, notify, key, events)
@@ -64,10 +64,6 @@ class UnaryMethod(Method, grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
         if events:
             call.watch()
         return call
-
-    def _travels_as_bytes(self) -> bool:
-        # Instrumentation from outside gives interceptors to a channel that was opened for sessions only, too.
-        return self._channel.session() is not None
 
     def _must_go_natively(self, has_credentials: bool) -> str:
         """Return why a call cannot go by a session. Raises InvalidArgument where the channel has nothing else."""

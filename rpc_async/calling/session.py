@@ -73,6 +73,7 @@ class SessionDriver:
         causal: bool,
         linger: float,
         patience: float,
+        max_stream_bytes: int | None,
         max_payload: int,
         only: bool,
     ) -> None:
@@ -86,6 +87,7 @@ class SessionDriver:
             causal: Whether a call waits for those before it (C13).
             linger: Seconds to go on trying to resume a session that was cut.
             patience: Seconds that the server may take to answer the opening of a stream.
+            max_stream_bytes: Bytes that one stream may carry to the server; None: any number.
             max_payload: Bytes: the largest message.
             only: Fail, in place of falling back to `native`.
         """
@@ -103,7 +105,15 @@ class SessionDriver:
         """The session that calls are begun in."""
         self._taking = True
         self._moved: asyncio.Future[None] = self.mailbox.loop.create_future()
-        self._streams = Streams(self, io.mailbox, open_channel, self._door, linger=linger, patience=patience)
+        self._streams = Streams(
+            self,
+            io.mailbox,
+            open_channel,
+            self._door,
+            linger=linger,
+            patience=patience,
+            max_stream_bytes=max_stream_bytes,
+        )
         self.connectivity: Final[Connectivity] = self._streams.connectivity
 
     def _new_session(self) -> Session:

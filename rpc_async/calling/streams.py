@@ -16,9 +16,9 @@ import grpc
 import grpc.aio
 
 from rpc_async.calling.backoff import Backoff
-from rpc_async.calling.bare import bare_reader, bare_writer
 from rpc_async.calling.call import AsyncCall
 from rpc_async.calling.connectivity import Connectivity
+from rpc_async.calling.conversation import Conversation
 from rpc_async.calling.opening import NotOpened, Stream, answer_to
 from rpc_async.core.client_session import ClientSession
 from rpc_async.core.door import Door, Refusal, Verdict
@@ -31,19 +31,14 @@ from rpc_async.wire.session import (
     SESSION_METHOD,
     CallIds,
     Opened,
-    encode_request,
     new_session_id,
     open_request,
-    read_response,
 )
 
 __all__ = ["Session", "Streams"]
 
 _LOGGER: Final = logging.getLogger("rpc_async.calling")
 
-MIN_CHUNK: Final = 4
-MAX_CHUNK: Final = 128
-"""Frames that are heard, at the least and at the most, before the writer gets its turn: see `_chunk`."""
 FLUSH_TIMEOUT: Final = 0.5
 """Seconds that closing a channel takes at the most to tell the server so."""
 
@@ -111,6 +106,7 @@ class Streams:
         *,
         linger: float,
         patience: float,
+        max_stream_bytes: int | None,
     ) -> None:
         """Make it, and start its task.
 
@@ -121,6 +117,7 @@ class Streams:
             door: Decides which wire calls take.
             linger: Seconds to go on trying to resume a session that was cut.
             patience: Seconds that a server may take to answer the opening of a stream.
+            max_stream_bytes: Bytes that one stream may carry to the server; None: any number.
         """
         self.connectivity: Final[Connectivity] = Connectivity(mailbox.loop)
         self.stopped: bool = False
@@ -134,6 +131,7 @@ class Streams:
         self._door = door
         self._linger = linger
         self._patience = patience
+        self._max_stream_bytes = max_stream_bytes
         self._pump: Pump | None = None
         self._roused = False  # here on the loop, and nobody was hurried since
         self._waker: asyncio.Future[None] | None = None
@@ -362,33 +360,12 @@ class Streams:
     # -- a stream ---------------------------------------------------------------------------------------
 
     async def _serve(self, stream: Stream, machine: ClientSession[AsyncCall[Any]]) -> None:
-        link, lock, hear, read = machine.link, self._mailbox.lock, self._owner.hear, bare_reader(stream)
-
-        def next_batch() -> bytes | None:
-            with lock:
-                frames = link.next(self._loop.time())
-            return None if frames is None else encode_request(frames, link.ack())
-
-        pump = self._pump = Pump(self._loop, bare_writer(stream), next_batch)
+        """Talk on a stream to its end. Raises what it ended with, and ProtocolError."""
+        talk = Conversation(self._mailbox, stream, machine, self._owner.hear, self._max_stream_bytes)
+        self._pump = talk.pump
         try:
-            pump.flush()
-            while not machine.closed:
-                data = await read()
-                if not isinstance(data, bytes):
-                    await stream.read()  # raises what the stream ended with
-                    return
-                opened, ack, frames = read_response(data)
-                if opened is not None:
-                    raise ProtocolError("an Opened in the middle of a stream")
-                with lock:
-                    link.arrived(len(frames), len(data), ack, self._loop.time())
-                chunk = _chunk(len(machine.outstanding))
-                for begin in range(0, len(frames), chunk):
-                    if begin:
-                        await asyncio.sleep(0)
-                    hear(machine, frames[begin : begin + chunk])
+            await talk.run()
         finally:
-            pump.stop()
             self._pump = None
 
     async def close(self) -> None:
@@ -406,12 +383,3 @@ class Streams:
         finally:
             self._task.cancel()
             await asyncio.wait((self._task,))
-
-
-def _chunk(outstanding: int) -> int:
-    """Return how many frames to hear before the writer gets its turn, where so many calls are outstanding.
-
-    Half of them: so the calls that follow on the first half are on their way while the second half is heard, and client
-    and server work at the same time, each on its half.
-    """
-    return min(max((outstanding + 1) // 2, MIN_CHUNK), MAX_CHUNK)
