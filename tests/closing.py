@@ -56,7 +56,7 @@ class Managers(Servicer):
 class Silent(grpc.GenericRpcHandler):
     """Answers nothing that is no call of the demo's."""
 
-    def service(self, details: grpc.HandlerCallDetails) -> Any:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         async def wait(_: Any, context: Any) -> None:
             await asyncio.sleep(60)
 
@@ -87,7 +87,7 @@ class Round:
 
     def __init__(self, dice: random.Random, targets: dict[str, str]) -> None:
         wires: list[Transport] = ["auto", "auto", "session", "native"]
-        self.wire = dice.choice(wires)
+        self.wire: Transport = dice.choice(wires)
         self.server = dice.choice(["plain", "plain", "ours", "ours", "silent", "nobody"])
         self.target = targets[self.server]
         self.calls = dice.choice([0, 1, 1, 3, 20])

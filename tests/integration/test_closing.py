@@ -114,7 +114,7 @@ def test_C8_a_loop_that_ends_settles_what_is_outstanding(when: str, wait_for_rea
 
 async def test_an_interceptor_that_does_not_return_does_not_keep_a_channel_open() -> None:
     class Stuck(grpc.aio.UnaryUnaryClientInterceptor):
-        async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
             await asyncio.get_running_loop().create_future()
 
     async with serve(Parked()) as (_, target):
