@@ -128,6 +128,8 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
     """The driver's: runs until the deadline."""
     deadline: float | None = None
     """When the call's deadline passes, on the clock of the channel's event loop; None: never."""
+    _channel: None = None
+    """A channel of gRPC 1.76 that closes goes over the calls of all tasks, and asks each for the channel it is on."""
     _listened: bool = False
     """Somebody is to be told of the end, or of progress: one of the three below is there."""
     _callbacks: list[_Callback] | None = None

@@ -171,6 +171,21 @@ async def what_a_closed_channel_says(lab: Lab) -> Seen:
 
 
 @case()
+async def a_channel_that_closes_beside_calls_of_another(lab: Lab) -> Seen:
+    waiting = Waiting()
+    served = await lab.serve(waiting.handlers())
+    call = method(lab.connect(served.target), "Wait")(b"")
+    asked = [asyncio.ensure_future(one) for one in (call.code(), call.details(), call.initial_metadata())]
+    await waiting.begun.wait()
+    for other in (lab.connect(served.target), grpc.aio.insecure_channel(served.target)):
+        await other.close()
+    seen = {"the call": call.done(), "asked": [one.done() for one in asked]}
+    call.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+    return seen
+
+
+@case()
 async def a_channel_as_a_context(lab: Lab) -> Seen:
     served = await lab.serve(ALL_KINDS)
     async with lab.connect(served.target) as channel:

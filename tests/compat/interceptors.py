@@ -143,10 +143,16 @@ async def a_client_interceptor_in_place_of_the_call(lab: Lab) -> Seen:
     refused = call(b"refuse")
     return {
         **seen,
-        "raise": str(await outcome(call(b"raise"))).split(":")[0],
         "refused": await outcome(refused),
         "change": await call(b"change"),
     }
+
+
+@case(since=(1, 85))
+async def a_client_interceptor_that_raises(lab: Lab) -> Seen:
+    served = await lab.serve(ALL_KINDS)
+    call = method(lab.connect(served.target, interceptors=(Instead(),)), "Echo")
+    return {"raised": str(await outcome(call(b"raise"))).split(":")[0], "next": await outcome(call(b"x"))}
 
 
 @case()

@@ -23,6 +23,7 @@ from tests.harness import PATIENCE
 
 SERVICE: Final = "compat.Compat"
 HANGS: Final = "it hangs"
+GRPC: Final = tuple(int(part) for part in grpc.__version__.split(".")[:2])
 PATIENCE_OF_A_CASE: Final = 10.0
 """Seconds until a case hangs."""
 
@@ -147,25 +148,27 @@ class Case:
     body: Body
     managers: bool
     """Whether its handlers do only what manager routines can do too."""
+    since: tuple[int, int]
+    """The gRPC with which it can be played: with earlier ones gRPC's own client or server hangs, or warns."""
 
     def __str__(self) -> str:
         return self.name
 
     def plays(self, mix: Mix) -> bool:
-        """Tell whether it is played in a mix."""
-        return self.managers or mix.server != "manager"
+        """Tell whether it is played in a mix, with the gRPC that is here."""
+        return (self.managers or mix.server != "manager") and self.since <= GRPC
 
 
 CASES: Final[dict[str, Case]] = {}
 
 
-def case(*, managers: bool = False) -> Callable[[Body], Body]:
+def case(*, managers: bool = False, since: tuple[int, int] = (1, 76)) -> Callable[[Body], Body]:
     """Register a case, by its function's name."""
 
     def register(body: Body) -> Body:
         name: str = body.__name__
         assert name not in CASES, name
-        CASES[name] = Case(name, body, managers)
+        CASES[name] = Case(name, body, managers, since)
         return body
 
     return register

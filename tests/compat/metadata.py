@@ -171,7 +171,7 @@ def _without_own(metadata: Any) -> Any:
     return [pair for pair in pairs(metadata) or () if pair[0] != "grpc-status-details-bin"]
 
 
-@case()
+@case(since=(1, 85))
 async def metadata_out_of_a_handler_that_is_none(lab: Lab) -> Seen:
     async def wrong(request: bytes, context: Any) -> bytes:
         kind = request.decode()
