@@ -4,7 +4,7 @@
     ├── UsageError                  misuse here: nothing was sent, and no call changed
     │   ├── AsyncCallPending        997   `complete()` before the call has settled
     │   ├── InvalidArgument         87    a parameter with a value that it may not have (also a ValueError)
-    │   ├── InvalidBinding          1702  a channel that is closed or was never opened
+    │   ├── InvalidBinding          1702  a channel that is closed or was never opened (also a grpc.aio.UsageError)
     │   ├── InvalidAsyncHandle      1914  a server handle that was completed or aborted before
     │   ├── InvalidAsyncCall        1915  a handle that is not for this operation
     │   ├── BadStubData             1783  a message of another type than the method's (also a TypeError)
@@ -87,8 +87,8 @@ class InvalidArgument(UsageError, ValueError):
     status = RpcStatus.INVALID_ARG
 
 
-class InvalidBinding(UsageError):
-    """The channel is closed, or was never opened."""
+class InvalidBinding(UsageError, grpc.aio.UsageError):
+    """The channel is closed, or was never opened. It is gRPC's own error for that, too."""
 
     status = RpcStatus.INVALID_BINDING
 

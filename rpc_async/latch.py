@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from rpc_async.checks import checked_timeout
 from rpc_async.errors import InvalidAsyncCall
 from rpc_async.mailbox import Mailbox
 
@@ -89,14 +90,17 @@ class Latch(ABC):
         """Block this thread until it has happened; in a coroutine, `await` instead.
 
         Args:
-            timeout: Seconds; None waits for ever.
+            timeout: Seconds; None waits for ever, 0 or less not at all.
 
         Returns:
             Whether it has happened. A wait that times out leaves the call outstanding (C11).
 
         Raises:
             InvalidAsyncCall: This thread runs the event loop that must make it happen: it would wait for ever.
+            InvalidArgument: `timeout` is no number of seconds.
         """
+        if timeout is not None:
+            timeout = checked_timeout(timeout)
         if self._happened():
             return True
         if self._mailbox.here() and self._mailbox.loop.is_running():

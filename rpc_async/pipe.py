@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from rpc_async.checks import checked_timeout
 from rpc_async.core.pipe import Pipe, Pipes, PipeState, PipeStep
 from rpc_async.errors import AsyncCallPending, PipeClosed, PipeEmpty, UsageError, WrongPipeOrder
 from rpc_async.latch import Change
@@ -192,7 +193,7 @@ class PushEnd(_End, Generic[SentT]):
 
     def put(self, message: SentT, timeout: float | None) -> None:
         """See `Pushing.put`."""
-        end = None if timeout is None else time.monotonic() + timeout
+        end = None if timeout is None else time.monotonic() + checked_timeout(timeout)
         frozen = self._frozen(message)
         while (change := self._push(frozen, wait=True)) is not None:
             if not self._news_in_thread(change, end):
@@ -291,7 +292,7 @@ class PullEnd(_End, Generic[PulledT]):
 
     def get(self, timeout: float | None) -> PulledT | None:
         """See `Pulling.get`."""
-        end = None if timeout is None else time.monotonic() + timeout
+        end = None if timeout is None else time.monotonic() + checked_timeout(timeout)
         while True:
             step, change = self._pull(wait=True)
             if change is None:

@@ -12,9 +12,10 @@ import grpc
 import grpc.aio
 
 from rpc_async.calling.cancel_request import CancelRequest
+from rpc_async.checks import checked_seconds
 from rpc_async.core.client_call import ClientCall
 from rpc_async.core.outcome import Fault, Outcome, Progress, Reply, fault
-from rpc_async.errors import AsyncCallPending, CallError, InvalidArgument, error_class
+from rpc_async.errors import AsyncCallPending, CallError, error_class
 from rpc_async.latch import Change, Latch
 from rpc_async.mailbox import Mailbox, let_through
 from rpc_async.notification.targets import Target
@@ -293,10 +294,9 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
             An object that need not be looked at, and tells whether the server was told: see `CancelRequest`.
 
         Raises:
-            InvalidArgument: `abort_after` is negative.
+            InvalidArgument: `abort_after` is negative or no number; nobody was asked to stop.
         """
-        if abort_after is not None and not abort_after >= 0:
-            raise InvalidArgument(f"abort_after {abort_after}: seconds, 0 or more; nobody was asked to stop")
+        abort_after = checked_seconds("abort_after", abort_after)  # raises before anybody is asked
         with self._mailbox.lock:
             step = self._machine.request_cancel()
             request = self.cancel_request
@@ -410,10 +410,10 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
         return await self.driver.run(self.driver.trailing_metadata(self))
 
     async def wait_for_connection(self) -> None:
-        """Wait until the server has answered at all; raises `CallError` if the call failed."""
-        await self.initial_metadata()
-        if isinstance(self._machine.outcome, Fault):
-            self._raise(self._machine.outcome)
+        """Wait as gRPC's own does, which for a unary call is for its end; raises `CallError` if the call failed."""
+        outcome = await self._outcome()
+        if isinstance(outcome, Fault):
+            self._raise(outcome)
 
     # -- the driver's side ------------------------------------------------------------------------------
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
-import re
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,6 +22,8 @@ from rpc_async.calling.method import UnaryMethod
 from rpc_async.calling.native import NativeDriver
 from rpc_async.calling.session import SessionDriver
 from rpc_async.calling.streaming import StreamStreamMethod, StreamUnaryMethod, UnaryStreamMethod
+from rpc_async.calling.target import checked_target
+from rpc_async.checks import checked_compression, checked_options, checked_seconds, checked_timeout, more_than_0
 from rpc_async.errors import CannotSupport, InvalidArgument, InvalidBinding
 from rpc_async.wire.metadata import DEFAULT_MAX_PAYLOAD, MAX_METADATA
 from rpc_async.wire.session import MAX_BATCH_BYTES
@@ -38,7 +38,6 @@ _DEFAULT_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.max_metadata_size", MAX_METADATA),  # room for a fault's whole chain of details (C15)
     ("grpc.absolute_max_metadata_size", MAX_METADATA),
 )
-_PORT: Final = re.compile(r"(?:[^:/]+|\[[^\]]+\]):([^:/]*)\Z")
 
 
 class Channel(grpc.aio.Channel):
@@ -138,6 +137,8 @@ class Channel(grpc.aio.Channel):
         if self._carriers is None:
             self._closed = True
             return
+        if grace is not None:
+            grace = checked_timeout(grace, "grace")
         if self._carriers.io.loop.is_closed():  # with which all has ended that this could end
             self._forget()
             self._carriers.abort_all()
@@ -322,6 +323,17 @@ async def _awaited(coroutine: Any) -> None:
     await coroutine
 
 
+def _checked_interceptors(interceptors: Any) -> tuple[grpc.aio.ClientInterceptor, ...]:
+    try:
+        given = tuple(interceptors or ())
+    except TypeError:
+        raise InvalidArgument(f"interceptors {interceptors!r}: a sequence of grpc.aio.ClientInterceptor") from None
+    for one in given:
+        if not isinstance(one, grpc.aio.ClientInterceptor):
+            raise InvalidArgument(f"interceptors: {one!r} is no grpc.aio.ClientInterceptor")
+    return given
+
+
 def connect(
     target: str,
     *,
@@ -339,7 +351,8 @@ def connect(
     """Make a channel to a server; use it in `async with`, or in plain `with`. It connects when it is used.
 
     Args:
-        target: gRPC's name of the server, such as `localhost:50051` or `dns:///host:443`.
+        target: gRPC's name of the server, such as `localhost:50051`, `dns:///host:443`, `unix:path` or whatever else
+            gRPC resolves; a name without a port has gRPC's port, 443.
         credentials: gRPC's channel credentials; None: no encryption.
         causal: Calls that one thread begins are dispatched in that order (C13). False lets small calls overtake large
             ones on a session.
@@ -362,38 +375,31 @@ def connect(
         compression: gRPC's compression for what the client sends.
 
     Raises:
-        InvalidArgument: The target is empty or its port is no port; the transport is unknown, or it is "session" and
-            the channel has what no session can do; a number of seconds that is none.
+        InvalidArgument: The target is empty, no text, or its port is no port; the transport is unknown, or it is
+            "session" and the channel has what no session can do; a number of seconds that is none; another value that
+            is not of its kind.
     """
     if transport not in ("auto", "session", "native"):
         raise InvalidArgument(f"transport {transport!r}: 'auto', 'session' or 'native'")
-    if not (math.isfinite(linger) and linger >= 0):
-        raise InvalidArgument(f"linger {linger}: seconds, 0 or more")
-    if keepalive is not None and not (math.isfinite(keepalive) and keepalive > 0):
-        raise InvalidArgument(f"keepalive {keepalive}: seconds, more than 0, or None for none")
-    if not (math.isfinite(open_timeout) and open_timeout > 0):
-        raise InvalidArgument(f"open_timeout {open_timeout}: seconds, more than 0")
-    if max_stream_bytes is not None and max_stream_bytes < MAX_BATCH_BYTES:
+    most: Any = max_stream_bytes
+    if most is not None and not (type(most) is int and most >= MAX_BATCH_BYTES):
         raise InvalidArgument(f"max_stream_bytes {max_stream_bytes}: {MAX_BATCH_BYTES} or more, or None for any number")
-    if not target.strip():
-        raise InvalidArgument("the target is empty: name a server, such as localhost:50051")
-    named = _PORT.match(target)
-    if named and not (named[1].isdecimal() and 0 < int(named[1]) < 65536):
-        raise InvalidArgument(f"target {target!r}: {named[1]!r} is no port; ports are 1 to 65535")
+    if credentials is not None and not isinstance(credentials, grpc.ChannelCredentials):
+        raise InvalidArgument(f"credentials {credentials!r}: a grpc.ChannelCredentials, or None")
     channel = Channel(
-        target,
+        checked_target(target),
         credentials=credentials,
-        options=options,
-        interceptors=interceptors,
-        compression=compression,
+        options=checked_options(options),
+        interceptors=_checked_interceptors(interceptors),
+        compression=checked_compression(compression),
         transport=transport,
         causal=causal,
-        linger=linger,
-        keepalive=keepalive,
-        open_timeout=open_timeout,
+        linger=checked_seconds("linger", linger, optional=False) or 0.0,
+        keepalive=None if keepalive is None else more_than_0("keepalive", keepalive),
+        open_timeout=more_than_0("open_timeout", open_timeout),
         max_stream_bytes=max_stream_bytes,
     )
-    if channel.transport == "native" and dict(options).get("grpc.enable_channelz"):
+    if channel.transport == "native" and dict(checked_options(options)).get("grpc.enable_channelz"):
         with contextlib.suppress(RuntimeError):  # no loop runs here yet
             channel.native()  # which channelz knows from then on, as it knows gRPC's own
     return channel

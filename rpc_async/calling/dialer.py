@@ -18,6 +18,8 @@ _STREAM_OPTIONS: Final[dict[str, Any]] = {
 }
 _KEEPALIVE_TIMEOUT: Final = 20.0
 """Seconds that the server may take to answer a keepalive ping: gRPC's own number."""
+_INT_MAX: Final = 2**31 - 1
+"""The largest number that gRPC takes as a channel argument; as a time between pings it is never."""
 
 
 class Dialer:
@@ -52,7 +54,7 @@ class Dialer:
         if self._keepalive is not None:
             timeout = math.ceil(min(self._keepalive, _KEEPALIVE_TIMEOUT) * 1000)
             own |= {
-                "grpc.keepalive_time_ms": math.ceil(self._keepalive * 1000),
+                "grpc.keepalive_time_ms": min(math.ceil(self._keepalive * 1000), _INT_MAX),
                 "grpc.keepalive_timeout_ms": timeout,
                 "grpc.http2.ping_timeout_ms": timeout,  # gRPC up to 1.85 starts this timer only, of 60 s
                 "grpc.http2.max_pings_without_data": 0,

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
 from rpc_async.calling.call import AsyncCall
-from rpc_async.calling.native import PLAIN, CallOptions
+from rpc_async.calling.native import PLAIN, CallOptions, RandomId
+from rpc_async.checks import checked_compression, checked_timeout
+from rpc_async.core.outcome import fault
 from rpc_async.errors import BadStubData, InvalidArgument, InvalidBinding, PayloadTooLarge
 from rpc_async.notification.targets import Target
-from rpc_async.status import AsyncEvent
+from rpc_async.status import AsyncEvent, CancelReason, RpcStatus
 from rpc_async.wire.descriptors import request_type
-from rpc_async.wire.metadata import check_metadata
+from rpc_async.wire.metadata import CALL_ID_KEY, check_metadata
 from rpc_async.wire.raw import raw_bytes
 
 if TYPE_CHECKING:
@@ -57,13 +58,19 @@ class Method:
         credentials: grpc.CallCredentials | None,
         wait_for_ready: bool | None,
         compression: grpc.Compression | None,
-    ) -> CallOptions:
-        """Return what goes with a call. Raises InvalidArgument."""
-        if timeout is not None and not math.isfinite(timeout):
-            raise InvalidArgument(f"timeout {timeout}: a number of seconds, or None for none; no call was begun")
+    ) -> tuple[float | None, CallOptions]:
+        """Return the time-out, and what goes with a call. Raises InvalidArgument: then no call is begun."""
+        if timeout is not None:
+            timeout = checked_timeout(timeout)
         if metadata is None and credentials is None and wait_for_ready is None and compression is None:
-            return PLAIN
-        return CallOptions(check_metadata(metadata), credentials, wait_for_ready, compression)
+            return timeout, PLAIN
+        if credentials is not None and not isinstance(credentials, grpc.CallCredentials):
+            raise InvalidArgument(f"credentials {credentials!r}: a grpc.CallCredentials, or None")
+        compression = checked_compression(compression)
+        pairs = check_metadata(metadata)
+        if any(key == CALL_ID_KEY for key, _ in pairs):
+            raise InvalidArgument(f"metadata {CALL_ID_KEY!r}: the library chooses it; read `call.call_id`")
+        return timeout, CallOptions(pairs, credentials, wait_for_ready, compression)
 
     @staticmethod
     def _equip(
@@ -81,6 +88,16 @@ class Method:
             call.listen(notify, key, events)
         if timeout is not None:
             call.deadline = call.driver.mailbox.time() + timeout
+
+    @staticmethod
+    def _is_late(call: AsyncCall[Any], timeout: float | None) -> bool:
+        """Tell whether a call's deadline has passed before it begins; then it settles, and is not sent (C12)."""
+        if timeout is None or timeout > 0:
+            return False
+        call.ids = RandomId()
+        text = "the deadline had passed when the call was begun: it was not sent"
+        call.settle(fault(RpcStatus.CALL_CANCELLED, text, cancel_reason=CancelReason.DEADLINE, executed=False))
+        return True
 
     def _closed(self) -> InvalidBinding:
         return InvalidBinding(f"{self._method}: the channel or its event loop is closed; no call was begun")

@@ -50,7 +50,7 @@ class UnaryMethod(Method, grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
             and wait_for_ready is None
             and compression is None
         ):
-            options = self.check_options(timeout, metadata, credentials, wait_for_ready, compression)
+            timeout, options = self.check_options(timeout, metadata, credentials, wait_for_ready, compression)
         session = channel.session()
         if session is None or credentials is not None or compression is not None:
             reason = None if session is None else self._must_go_natively(credentials is not None)
@@ -59,6 +59,8 @@ class UnaryMethod(Method, grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
         call: AsyncCall[ReplyT] = AsyncCall(session, self._method, self._deserialize)
         if not (user_info is None and timeout is None and notify is None):
             self._equip(call, timeout, user_info, notify, key, events)
+            if self._is_late(call, timeout):
+                return call
         if not session.begin(call, payload, options):
             raise self._closed()
         if events:
@@ -91,6 +93,8 @@ class UnaryMethod(Method, grpc.aio.UnaryUnaryMultiCallable[RequestT, ReplyT]):
         call: AsyncCall[ReplyT] = AsyncCall(native, self._method, None if intercepted else self._deserialize)
         call.reason = reason
         self._equip(call, timeout, user_info, notify, key, events)
+        if self._is_late(call, timeout):
+            return call
         if not native.begin(call, payload, options, functions):
             raise self._closed()
         if events:
@@ -159,8 +163,10 @@ def begin(
     Args:
         method: A method of a generated stub on a `Channel` of this library.
         request: The request, where the method takes one: not for a method whose requests are pushed into a pipe.
-        timeout: Seconds until the call's deadline, told to the server (C12). None: no deadline.
-        metadata: gRPC's metadata, as pairs.
+        timeout: Seconds until the call's deadline, told to the server (C12); 0 or less has passed already, and more
+            than 1e9 is as much as that. None: no deadline.
+        metadata: gRPC's metadata, as pairs: texts in printable ASCII, or bytes under keys that end in `-bin`. Names
+            that gRPC keeps for itself, such as `grpc-timeout` and `user-agent`, are dropped, as gRPC does.
         credentials: gRPC's call credentials.
         wait_for_ready: As in gRPC: wait for a connection, in place of failing where there is none.
         compression: gRPC's compression for the request.
@@ -200,9 +206,10 @@ def begin(
             events=events,
         )
     if isinstance(method, StreamingMethod):
+        timeout, options = method.check_options(timeout, metadata, credentials, wait_for_ready, compression)
         return method.begin(
             () if request is _NOTHING else (request,),
-            method.check_options(timeout, metadata, credentials, wait_for_ready, compression),
+            options,
             timeout=timeout,
             user_info=user_info,
             notify=notify,

@@ -183,10 +183,14 @@ class NativeDriver:
             return None
         if options is not PLAIN:
             call.options = options
+        remaining = call.time_remaining()
+        if remaining == 0:
+            call.expire()
+            return None
         try:
             native = invoke(
                 *request,
-                timeout=call.time_remaining(),
+                timeout=remaining,
                 metadata=(*options.metadata, (CALL_ID_KEY, call.call_id)),
                 credentials=options.credentials,
                 wait_for_ready=options.wait_for_ready,

@@ -129,6 +129,25 @@ class PipeCall(AsyncCall[ReplyT]):
             self._pushes.finish()
         return True
 
+    async def wait_for_connection(self) -> None:
+        """Wait until the call has left, as gRPC's own does; raises `CallError` if it failed before."""
+        await self.driver.run(self._left())
+        if isinstance(self._machine.outcome, Fault):
+            self._raise(self._machine.outcome)
+
+    async def _left(self) -> None:
+        native: Any = self.native
+        if native is None:  # it was aborted before it began
+            await self._outcome()
+            return
+        try:
+            await native.wait_for_connection()
+        except (grpc.aio.AioRpcError, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            await self._outcome()
+
     # -- the pipes' side --------------------------------------------------------------------------------
 
     @property

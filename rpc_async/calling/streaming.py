@@ -10,9 +10,11 @@ import grpc.aio
 from rpc_async.calling.messages import Method
 from rpc_async.calling.native import CallOptions
 from rpc_async.calling.pipe import PipeCall, PullCall, PushCall, PushPullCall, Shape
+from rpc_async.checks import checked_timeout
 from rpc_async.errors import CannotSupport, InvalidArgument
 from rpc_async.notification.targets import Target
 from rpc_async.status import AsyncEvent
+from rpc_async.wire.metadata import check_metadata
 
 if TYPE_CHECKING:
     from rpc_async.calling.channel import Channel
@@ -57,6 +59,10 @@ class StreamingMethod(Method):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call it as in gRPC, on the channel's own event loop."""
+        if kwargs.get("timeout") is not None:
+            kwargs["timeout"] = checked_timeout(kwargs["timeout"])
+        if kwargs.get("metadata") is not None:
+            kwargs["metadata"] = check_metadata(kwargs["metadata"])
         driver = self._channel.native()
         if not driver.mailbox.here():
             raise CannotSupport(
@@ -93,6 +99,8 @@ class StreamingMethod(Method):
         call = _HANDLES[self._kind](driver, self._method, deserialize, self._freeze, shape)
         call.reason = "a streaming method's calls are gRPC calls of their own"
         self._equip(call, timeout, user_info, notify, key, events)
+        if self._is_late(call, timeout):
+            return call
         if not driver.begin_pipes(call, self._invoke, payload, options):
             raise self._closed()
         if events:

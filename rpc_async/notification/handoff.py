@@ -8,6 +8,7 @@ import time
 from collections import deque
 from typing import Generic, TypeVar
 
+from rpc_async.checks import checked_timeout
 from rpc_async.errors import InvalidAsyncCall, QueueClosed
 
 __all__ = ["Handoff"]
@@ -109,9 +110,10 @@ class Handoff(Generic[T]):
         Raises:
             TimeoutError: There was nothing for `timeout` seconds.
             QueueClosed: It is closed and empty.
+            InvalidArgument: `timeout` is no number of seconds.
             InvalidAsyncCall: This thread runs an event loop, which would stand still.
         """
-        end = None if timeout is None else time.monotonic() + timeout
+        end = None if timeout is None else time.monotonic() + checked_timeout(timeout)
         while True:
             with self._lock:
                 if self._items or self._closed:

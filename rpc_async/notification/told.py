@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from rpc_async.core.notices import Gate
-from rpc_async.errors import CannotSupport
+from rpc_async.errors import CannotSupport, InvalidArgument
 from rpc_async.mailbox import Mailbox
 from rpc_async.notification.completion import Completion, latest
 from rpc_async.notification.sinks import deliver
@@ -32,6 +32,8 @@ class Told:
     ) -> None:
         """Make it; raises what `AsyncCall.notify` raises. `known`: the events that the call has."""
         self._gates: dict[AsyncEvent, Gate] | None = None
+        if isinstance(events, (str, bytes)) or not isinstance(events, Collection):
+            raise InvalidArgument(f"events={events!r}: a tuple of AsyncEvent; nothing will be told")
         if events:
             unknown = [event for event in events if event not in known]
             if unknown:

@@ -11,10 +11,10 @@ from typing import Any, Final, Generic, NoReturn, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from rpc_async.checks import checked_code, checked_messages, checked_text
 from rpc_async.core.outcome import Progress
 from rpc_async.errors import InvalidArgument, PayloadTooLarge
 from rpc_async.notification.targets import Target
-from rpc_async.serving.checks import checked_code, checked_messages, checked_text
 from rpc_async.serving.interruptible import Interruptible
 from rpc_async.serving.record import CallRecord
 from rpc_async.status import CancelReason, Notifications, RpcStatus

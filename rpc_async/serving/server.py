@@ -12,9 +12,9 @@ from typing import Any, Final, cast
 import grpc
 import grpc.aio
 
+from rpc_async.checks import checked_compression, checked_count, checked_options, checked_seconds
 from rpc_async.errors import InvalidArgument, InvalidBinding
 from rpc_async.serving.async_calls import AsyncCallsServicer
-from rpc_async.serving.checks import checked_compression, checked_count, checked_options, checked_seconds
 from rpc_async.serving.codec import Codec, MessageCodec
 from rpc_async.serving.dispatcher import Dispatcher
 from rpc_async.serving.interceptors import Gate, checked_interceptors, interceptors_of_others, plain_server

@@ -1,7 +1,4 @@
-"""What may be given to `server()` and to a server handle.
-
-A value that is not of its kind is refused there, as InvalidArgument, and not where it is used first.
-"""
+"""What users may give: a value that is not of its kind is refused where it is given, and not where it is used first."""
 
 from __future__ import annotations
 
@@ -23,6 +20,8 @@ __all__ = [
     "checked_options",
     "checked_seconds",
     "checked_text",
+    "checked_timeout",
+    "more_than_0",
 ]
 
 _LONGEST: Final = 1e9
@@ -33,15 +32,40 @@ def checked_seconds(name: str, seconds: Any, *, optional: bool = True) -> float 
     """Return a number of seconds, infinity included. Raises InvalidArgument."""
     if seconds is None and optional:
         return None
-    if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real):
+    number = _seconds(name, seconds, "a number of seconds, 0 or more")
+    if number < 0:
         raise InvalidArgument(f"{name} {seconds!r}: a number of seconds, 0 or more")
+    return number
+
+
+def more_than_0(name: str, seconds: Any) -> float:
+    """Return a number of seconds, infinity included. Raises InvalidArgument."""
+    number = _seconds(name, seconds, "a number of seconds, more than 0")
+    if number <= 0:
+        raise InvalidArgument(f"{name} {seconds!r}: a number of seconds, more than 0")
+    return number
+
+
+def checked_timeout(seconds: Any, name: str = "timeout") -> float:
+    """Return the seconds after which something is given up: 0 or less is at once. Raises InvalidArgument.
+
+    What is longer than 1e9 seconds, infinity too, is as long as that: gRPC takes a deadline beyond the year 2262 for
+    one that has passed.
+    """
+    return _seconds(name, seconds, "a number of seconds, or None for none")
+
+
+def _seconds(name: str, seconds: Any, what: str) -> float:
+    is_number: bool = type(seconds) is float or (isinstance(seconds, numbers.Real) and not isinstance(seconds, bool))
+    if not is_number:
+        raise InvalidArgument(f"{name} {seconds!r}: {what}")
     try:
         number = float(seconds)
     except OverflowError:
-        number = math.inf
-    if not number >= 0:  # or no number at all
-        raise InvalidArgument(f"{name} {seconds!r}: a number of seconds, 0 or more")
-    return min(number, _LONGEST)
+        number = math.inf if seconds > 0 else -math.inf
+    if math.isnan(number):
+        raise InvalidArgument(f"{name} {seconds!r}: {what}")
+    return max(min(number, _LONGEST), -_LONGEST)
 
 
 def checked_count(name: str, count: Any) -> int | None:
