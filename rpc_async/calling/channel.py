@@ -26,7 +26,7 @@ from rpc_async.calling.target import checked_target
 from rpc_async.checks import checked_compression, checked_options, checked_seconds, checked_timeout, more_than_0
 from rpc_async.errors import CannotSupport, InvalidArgument, InvalidBinding
 from rpc_async.wire.metadata import DEFAULT_MAX_PAYLOAD, MAX_METADATA
-from rpc_async.wire.session import MAX_BATCH_BYTES
+from rpc_async.wire.session import MAX_BATCH_BYTES, MAX_BULK_BYTES
 
 __all__ = ["Channel", "connect"]
 
@@ -196,6 +196,7 @@ class Channel(grpc.aio.Channel):
                     patience=self._open_timeout,
                     max_stream_bytes=self._max_stream_bytes,
                     max_payload=self._max_reply,
+                    max_batch=min(self.max_payload, self._max_reply, MAX_BULK_BYTES),
                     only=self.transport == "session",
                 )
             self._carriers = Carriers(io, native, session)

@@ -75,6 +75,7 @@ class SessionDriver:
         patience: float,
         max_stream_bytes: int | None,
         max_payload: int,
+        max_batch: int,
         only: bool,
     ) -> None:
         """Make it.
@@ -89,6 +90,7 @@ class SessionDriver:
             patience: Seconds that the server may take to answer the opening of a stream.
             max_stream_bytes: Bytes that one stream may carry to the server; None: any number.
             max_payload: Bytes: the largest message.
+            max_batch: Bytes: what gRPC's limits leave for a message of the stream.
             only: Fail, in place of falling back to `native`.
         """
         self.mailbox: Final = io.mailbox
@@ -113,6 +115,7 @@ class SessionDriver:
             linger=linger,
             patience=patience,
             max_stream_bytes=max_stream_bytes,
+            max_batch=max_batch,
         )
         self.connectivity: Final[Connectivity] = self._streams.connectivity
 

@@ -107,6 +107,7 @@ class Streams:
         linger: float,
         patience: float,
         max_stream_bytes: int | None,
+        max_batch: int,
     ) -> None:
         """Make it, and start its task.
 
@@ -118,6 +119,7 @@ class Streams:
             linger: Seconds to go on trying to resume a session that was cut.
             patience: Seconds that a server may take to answer the opening of a stream.
             max_stream_bytes: Bytes that one stream may carry to the server; None: any number.
+            max_batch: Bytes: the largest message of a stream that this side sends and takes.
         """
         self.connectivity: Final[Connectivity] = Connectivity(mailbox.loop)
         self.stopped: bool = False
@@ -132,6 +134,7 @@ class Streams:
         self._linger = linger
         self._patience = patience
         self._max_stream_bytes = max_stream_bytes
+        self._max_batch = max_batch
         self._pump: Pump | None = None
         self._roused = False  # here on the loop, and nobody was hurried since
         self._waker: asyncio.Future[None] | None = None
@@ -334,7 +337,8 @@ class Streams:
     async def _opened(self, channel: grpc.aio.Channel, stream: Stream, session: Session) -> tuple[Opened, int]:
         """Open a stream. Raises NotOpened."""
         left = self._time_left()
-        message = open_request(session.id, resume=session.opened, ack=session.machine.link.received)
+        received = session.machine.link.received
+        message = open_request(session.id, resume=session.opened, ack=received, max_batch=self._max_batch)
         patience = self._patience if left is None else min(self._patience, left)
         try:
             async with asyncio.timeout(left):  # a server that cannot be reached must not outlast the session
@@ -350,6 +354,8 @@ class Streams:
     def _go_on(self, session: Session, opened: Opened, ack: int) -> None:
         with self._mailbox.lock:
             session.machine.resumed(ack)
+            if self._max_stream_bytes is None:  # else the stream's end is better met with batches that are all small
+                session.machine.link.allow(min(opened.max_batch, self._max_batch))
         session.opened = True
         session.linger = min(opened.linger, self._linger)
         self._wanted = False

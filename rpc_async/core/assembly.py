@@ -55,12 +55,12 @@ class _Partial:
 
     def reserve(self) -> None:
         """Set room aside for all of it, if the system has so many addresses."""
-        if self._buffer is not None:
-            with suppress(MemoryError):  # then it grows, as small ones do
-                reserved = BytesIO(bytes(max(self.size, RESERVE)))
+        with suppress(MemoryError):  # then it grows, as small ones do
+            reserved = BytesIO(bytes(max(self.size, RESERVE)))
+            if self._buffer is not None:
                 reserved.write(self._buffer.getbuffer())
-                self._buffer = reserved
-                self.reserved = True
+            self._buffer = reserved
+            self.reserved = True
 
     def whole(self) -> bytes | None:
         """Return the payload of a frame that has come whole, with no copy; None if nobody wants it."""
@@ -125,9 +125,9 @@ class Assembly:
             raise ProtocolError(f"call {call}: a piece of no large frame")
         if not 0 < len(payload) <= partial.size - partial.so_far:
             raise ProtocolError(f"call {call}: a piece of {len(payload)} bytes, which is empty or past the frame's end")
-        if partial.so_far < RESERVE_AT <= partial.so_far + len(payload) and self._may_reserve():
-            partial.reserve()
         self.held_bytes -= partial.memory
+        if partial.wanted and partial.so_far < RESERVE_AT <= partial.so_far + len(payload) and self._may_reserve():
+            partial.reserve()
         partial.add(payload)
         self.held_bytes += partial.memory
         if self.held_bytes > self._room:

@@ -30,6 +30,10 @@ __all__ = ["MAX_BATCH", "WINDOW", "WINDOW_FRAMES", "Link", "nobody"]
 
 MAX_BATCH: Final = 120 * 1024
 """Bytes: a batch takes no more frames once it has this much. With its last frame and a piece it stays under 256 KiB."""
+BATCH_ROOM: Final = 256 * 1024
+"""Bytes that a batch may take beside a piece that is larger than others."""
+MAX_BULK: Final = 1024 * 1024
+"""Bytes of a piece at the most, where nothing small is beside it and the other side takes such messages."""
 MAX_BATCH_FRAMES: Final = 1024
 """Frames in a batch. Enough to make a batch's own cost small, few enough that both sides work at the same time."""
 FRAME_COST: Final = 8
@@ -65,6 +69,8 @@ def nobody() -> None:
 class _Batch(NamedTuple):
     frames: list[Frame]
     size: int
+    begun: int
+    """Bytes of the large frames that are over with this batch: its pieces may be all that keeps them in memory."""
 
 
 class _Large:
@@ -79,10 +85,11 @@ class _Large:
         self.payload: bytes = payload
         self.taken: int = 0
 
-    def piece(self) -> Frame:
+    def piece(self, most: int) -> Frame:
+        """Cut the next piece off. It is a view, since it is copied when the batch is encoded."""
         begin = self.taken
-        self.taken = min(begin + MAX_PAYLOAD, len(self.payload))
-        return _PIECE, self.number, self.payload[begin : self.taken]
+        self.taken = min(begin + most, len(self.payload))
+        return _PIECE, self.number, cast("bytes", memoryview(self.payload)[begin : self.taken])
 
     @property
     def remaining(self) -> int:
@@ -93,9 +100,9 @@ class Link:
     """One side of a session's link."""
 
     __slots__ = (
-        "_again", "_again_bytes", "_again_frames", "_begun_bytes", "_causal", "_empty", "_large", "_pacer", "_queue",
-        "_queued_large", "_retained", "_retained_bytes", "_sent", "_told", "_unacknowledged_bytes", "_unfinished",
-        "_wake", "acknowledged", "asleep", "queued_bytes", "received",
+        "_again", "_again_bytes", "_again_frames", "_begun_bytes", "_bulk", "_causal", "_empty", "_large",
+        "_over_bytes", "_pacer", "_queue", "_queued_large", "_retained", "_retained_bytes", "_sent", "_told",
+        "_unacknowledged_bytes", "_unfinished", "_wake", "acknowledged", "asleep", "queued_bytes", "received",
     )  # fmt: skip
 
     def __init__(self, *, causal: bool, wake: Callable[[], object] = nobody) -> None:
@@ -115,7 +122,9 @@ class Link:
         self._large: deque[_Large] = deque()
         self._unfinished: dict[int, _Large] = {}  # all of them, wherever they wait, by their calls
         self._pacer = Pacer()
-        self._begun_bytes = 0  # what was taken of them: it stays in memory until the last piece is
+        self._begun_bytes = 0  # what was taken of them: it stays in memory until the last piece is acknowledged
+        self._over_bytes = 0  # what of that is over with the next batch
+        self._bulk = MAX_PAYLOAD
         self._retained: deque[_Batch] = deque()
         self._retained_bytes = 0
         self._again: deque[_Batch] = deque()  # sent before a cut, and did not arrive
@@ -158,6 +167,10 @@ class Link:
         if self.asleep:
             self._rouse()
 
+    def allow(self, message: int) -> None:
+        """The other side takes messages of so many bytes. Before it has said so pieces have 64 KiB."""
+        self._bulk = max(MAX_PAYLOAD, min(message - BATCH_ROOM, MAX_BULK))
+
     def push_first(self, kind: int, number: int, payload: bytes) -> None:
         """Have a small frame sent before everything that was pushed and has not been taken."""
         self._queue.appendleft((kind, number, payload))
@@ -176,7 +189,7 @@ class Link:
         if large is None:
             return False
         self.queued_bytes -= large.remaining
-        self._begun_bytes -= large.taken
+        self._over_bytes += large.taken
         large.payload, large.taken = b"", 0
         if large in self._large:
             self._large.remove(large)
@@ -192,7 +205,8 @@ class Link:
         self._pacer.cut()
         self._queued_large = 0
         self._wake = nobody
-        self.queued_bytes = self._begun_bytes = self._retained_bytes = self._again_bytes = self._again_frames = 0
+        self.queued_bytes = self._begun_bytes = self._over_bytes = 0
+        self._retained_bytes = self._again_bytes = self._again_frames = 0
         self.acknowledged = self._sent
 
     @property
@@ -337,7 +351,7 @@ class Link:
         count = len(queue)
         size = self.queued_bytes + FRAME_COST * count
         if count > MAX_BATCH_FRAMES or size > MAX_BATCH or self._queued_large or self._large:
-            frames, size = self._gather()
+            frames, size = self._gather(now)
             self._first(frames, size)
             self._pacer.sent(self._sent, now)
             return frames
@@ -347,18 +361,26 @@ class Link:
         self._first(frames, size)
         return frames
 
-    def _gather(self) -> tuple[list[Frame], int]:
+    def _gather(self, now: float) -> tuple[list[Frame], int]:
         frames: list[Frame] = []
         size = 0
+        alone = self._causal or self._pacer.alone(now)
+        most = self._pacer.piece(self._bulk) if alone else MAX_PAYLOAD
+        small = False
         while self._queue and size < MAX_BATCH and len(frames) < MAX_BATCH_FRAMES and not self._held_up:
-            frame = self._next()
+            frame = self._next(most)
             if frame is not None:
                 frames.append(frame)
                 size += len(frame[2]) + FRAME_COST
-        for _ in range(1 if frames else PIECES):  # where small frames wait too, the batch stays short
+                small = small or frame[0] < _START
+        if small and not self._causal:
+            self._pacer.beside_small(now)
+            most = MAX_PAYLOAD
+        # Where small frames wait too, the batch stays short.
+        for _ in range(1 if frames or most > MAX_PAYLOAD else PIECES):
             if self._large and self._pacer.room:
                 transfer = self._large.popleft()
-                piece = self._piece(transfer)
+                piece = self._piece(transfer, most)
                 if transfer.remaining:
                     self._large.insert(TRANSFERS - 1, transfer)
                 frames.append(piece)
@@ -366,14 +388,17 @@ class Link:
         self.queued_bytes -= size - FRAME_COST * len(frames)
         return frames, size
 
-    def _next(self) -> Frame | None:
-        """Return the queue's next frame; or None, where it is a large one that was dropped or has stepped aside."""
+    def _next(self, most: int) -> Frame | None:
+        """Return the queue's next frame; or None, where it is a large one that was dropped or has stepped aside.
+
+        A piece has `most` bytes at the most.
+        """
         item = self._queue[0]
         if not isinstance(item, _Large):
             self._queue.popleft()
             return item
         if self._causal and item.remaining:
-            frame = self._piece(item)
+            frame = self._piece(item, most)
             if item.remaining:
                 return frame
         else:
@@ -384,19 +409,20 @@ class Link:
         self._queued_large -= 1
         return frame
 
-    def _piece(self, large: _Large) -> Frame:
-        frame = large.piece()
+    def _piece(self, large: _Large, most: int) -> Frame:
+        frame = large.piece(most)
         self._begun_bytes += len(frame[2])
         self._pacer.taken(len(frame[2]))
         if not large.remaining:
-            self._begun_bytes -= large.taken
+            self._over_bytes += large.taken
             del self._unfinished[large.number]
         return frame
 
     def _first(self, frames: list[Frame], size: int) -> None:
         if frames:
             self._sent += len(frames)
-            self._retain(_Batch(frames, size))
+            self._retain(_Batch(frames, size, self._over_bytes))
+            self._over_bytes = 0
 
     def _retain(self, batch: _Batch) -> None:
         self._retained.append(batch)
@@ -431,11 +457,12 @@ class Link:
             self._retained_bytes -= batch.size
             if len(batch.frames) > new:
                 rest = batch.frames[new:]
-                batch = _Batch(rest, sum(len(frame[2]) + FRAME_COST for frame in rest))
+                batch = _Batch(rest, sum(len(frame[2]) + FRAME_COST for frame in rest), batch.begun)
                 retained.appendleft(batch)
                 self._retained_bytes += batch.size
                 return
             new -= len(batch.frames)
+            self._begun_bytes -= batch.begun
 
     def arrived(self, count: int, size: int, ack: int, now: float) -> None:
         """A batch of `count` frames and `size` bytes has arrived, with an acknowledgement.

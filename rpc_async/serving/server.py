@@ -27,7 +27,7 @@ from rpc_async.serving.session_handler import CallDetails, HandlerCalls
 from rpc_async.serving.sessions import SessionService
 from rpc_async.v1 import calls_pb2_grpc
 from rpc_async.wire.metadata import DEFAULT_MAX_PAYLOAD, MAX_METADATA
-from rpc_async.wire.session import MAX_BATCH_BYTES, SESSION_METHOD
+from rpc_async.wire.session import MAX_BATCH_BYTES, MAX_BULK_BYTES, SESSION_METHOD
 from rpc_async.wire.trailers import DEFAULT_MAX_TRAILERS, LEAST_MAX_TRAILERS
 
 __all__ = ["DEFAULT_GRACE", "DEFAULT_MAX_CALLS", "Server", "server"]
@@ -133,6 +133,7 @@ class Server(grpc.aio.Server):
             self._dispatcher,
             linger=linger,
             max_payload=max_request,
+            max_batch=min(max_request, self._max_payload, MAX_BULK_BYTES),
             manager_method=self._manager_methods.get,
             serve_otherwise=self._start_otherwise,
         )

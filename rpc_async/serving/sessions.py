@@ -72,6 +72,7 @@ class SessionService:
         *,
         linger: float,
         max_payload: int,
+        max_batch: int,
         manager_method: Callable[[str], ManagerMethod | None],
         serve_otherwise: ServeOtherwise,
     ) -> None:
@@ -81,12 +82,14 @@ class SessionService:
             dispatcher: What all wires of the server share.
             linger: Seconds that a session is kept after a cut.
             max_payload: Bytes: the largest request.
+            max_batch: Bytes: the largest message of a stream that this side sends and takes.
             manager_method: Finds the manager routine of a method, if one serves it and nothing stands before it.
             serve_otherwise: Starts a call of any other method.
         """
         self.dispatcher: Final = dispatcher
         self.linger: Final = linger
         self.max_payload: Final = max_payload
+        self.max_batch: Final = max_batch
         self.manager_method: Final = manager_method
         self.serve_otherwise: Final = serve_otherwise
         self._sessions: dict[bytes, ServedSession] = {}
@@ -145,9 +148,9 @@ class SessionService:
         if not isinstance(data, bytes):
             return None
         opening, ack, frames = read_request(data)
-        if opening is None or len(opening[0]) != SESSION_ID_SIZE:
+        if opening is None or len(opening.session_id) != SESSION_ID_SIZE:
             raise ProtocolError(f"a stream begins with an Open that has a session id of {SESSION_ID_SIZE} bytes")
-        session_id, resume = opening
+        session_id, resume, max_batch = opening
         identity = _identity(context)
         session = self._sessions.get(session_key(session_id))
         if resume:
@@ -175,6 +178,7 @@ class SessionService:
         if timer is not None:
             timer.cancel()
         session.identity = identity
+        session.machine.link.allow(min(max_batch, self.max_batch))
         return _Opening(session, session.attach(context), len(data), frames, ack)
 
     async def _new(self, context: Context, session_id: bytes, identity: Identity) -> ServedSession:
@@ -196,7 +200,7 @@ class SessionService:
 
     def opened(self, *, found: bool) -> Opened:
         """Return what a stream is answered that was opened."""
-        return Opened(found, self.linger, self.max_payload)
+        return Opened(found, self.linger, self.max_payload, self.max_batch)
 
     def _ended(self, session: ServedSession, stream: Stream) -> None:
         stream.pump.stop()

@@ -26,33 +26,33 @@ from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from rpc_async.v1 import types_pb2 as rpc__async_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arpc_async/v1/session.proto\x12\x0crpc_async.v1\x1a\x19google/protobuf/any.proto\x1a\x18rpc_async/v1/types.proto\"q\n\x0eSessionRequest\x12 \n\x04open\x18\x01 \x01(\x0b\x32\x12.rpc_async.v1.Open\x12\x0b\n\x03\x61\x63k\x18\x02 \x01(\x04\x12\r\n\x05kinds\x18\x03 \x01(\x0c\x12\x0f\n\x07numbers\x18\x04 \x03(\x04\x12\x10\n\x08payloads\x18\x05 \x03(\x0c\"v\n\x0fSessionResponse\x12$\n\x06opened\x18\x01 \x01(\x0b\x32\x14.rpc_async.v1.Opened\x12\x0b\n\x03\x61\x63k\x18\x02 \x01(\x04\x12\r\n\x05kinds\x18\x03 \x01(\x0c\x12\x0f\n\x07numbers\x18\x04 \x03(\x04\x12\x10\n\x08payloads\x18\x05 \x03(\x0c\"*\n\x04Open\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\x0e\n\x06resume\x18\x02 \x01(\x08\"<\n\x06Opened\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12\x0e\n\x06linger\x18\x02 \x01(\x01\x12\x13\n\x0bmax_payload\x18\x03 \x01(\x04\"Z\n\x08\x43\x61llHead\x12\x0f\n\x07request\x18\x01 \x01(\x0c\x12\x12\n\ntimeout_us\x18\x02 \x01(\x04\x12)\n\x08metadata\x18\x03 \x03(\x0b\x32\x17.rpc_async.v1.Metadatum\"\'\n\tMetadatum\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"7\n\tAbortHead\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.rpc_async.v1.CancelReason\"o\n\tReplyHead\x12\r\n\x05reply\x18\x01 \x01(\x0c\x12)\n\x08trailing\x18\x02 \x03(\x0b\x32\x17.rpc_async.v1.Metadatum\x12(\n\x07initial\x18\x03 \x03(\x0b\x32\x17.rpc_async.v1.Metadatum\"\xa6\x01\n\tFaultHead\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any\x12)\n\x08trailing\x18\x04 \x03(\x0b\x32\x17.rpc_async.v1.Metadatum\x12(\n\x07initial\x18\x05 \x03(\x0b\x32\x17.rpc_async.v1.Metadatum\"\x1c\n\nCancelNote\x12\x0e\n\x06status\x18\x01 \x01(\r*\x8d\x03\n\tFrameKind\x12\x1a\n\x16\x46RAME_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46RAME_KIND_CALL\x10\x01\x12\x1d\n\x19\x46RAME_KIND_CALL_WITH_HEAD\x10\x02\x12\x15\n\x11\x46RAME_KIND_METHOD\x10\x03\x12\x15\n\x11\x46RAME_KIND_CANCEL\x10\x04\x12\x14\n\x10\x46RAME_KIND_ABORT\x10\x05\x12\x14\n\x10\x46RAME_KIND_WATCH\x10\x06\x12\x14\n\x10\x46RAME_KIND_REPLY\x10\x07\x12\x1e\n\x1a\x46RAME_KIND_REPLY_WITH_HEAD\x10\x08\x12\x14\n\x10\x46RAME_KIND_FAULT\x10\t\x12\x1a\n\x16\x46RAME_KIND_CANCEL_NOTE\x10\n\x12\x17\n\x13\x46RAME_KIND_PROGRESS\x10\x0b\x12\x14\n\x10\x46RAME_KIND_CLOSE\x10\x0c\x12\x14\n\x10\x46RAME_KIND_START\x10\x10\x12\x14\n\x10\x46RAME_KIND_PIECE\x10\x11\x12\x13\n\x0f\x46RAME_KIND_DROP\x10\x12\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1arpc_async/v1/session.proto\x12\x0crpc_async.v1\x1a\x19google/protobuf/any.proto\x1a\x18rpc_async/v1/types.proto\"q\n\x0eSessionRequest\x12 \n\x04open\x18\x01 \x01(\x0b\x32\x12.rpc_async.v1.Open\x12\x0b\n\x03\x61\x63k\x18\x02 \x01(\x04\x12\r\n\x05kinds\x18\x03 \x01(\x0c\x12\x0f\n\x07numbers\x18\x04 \x03(\x04\x12\x10\n\x08payloads\x18\x05 \x03(\x0c\"v\n\x0fSessionResponse\x12$\n\x06opened\x18\x01 \x01(\x0b\x32\x14.rpc_async.v1.Opened\x12\x0b\n\x03\x61\x63k\x18\x02 \x01(\x04\x12\r\n\x05kinds\x18\x03 \x01(\x0c\x12\x0f\n\x07numbers\x18\x04 \x03(\x04\x12\x10\n\x08payloads\x18\x05 \x03(\x0c\"=\n\x04Open\x12\x12\n\nsession_id\x18\x01 \x01(\x0c\x12\x0e\n\x06resume\x18\x02 \x01(\x08\x12\x11\n\tmax_batch\x18\x03 \x01(\x04\"O\n\x06Opened\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12\x0e\n\x06linger\x18\x02 \x01(\x01\x12\x13\n\x0bmax_payload\x18\x03 \x01(\x04\x12\x11\n\tmax_batch\x18\x04 \x01(\x04\"Z\n\x08\x43\x61llHead\x12\x0f\n\x07request\x18\x01 \x01(\x0c\x12\x12\n\ntimeout_us\x18\x02 \x01(\x04\x12)\n\x08metadata\x18\x03 \x03(\x0b\x32\x17.rpc_async.v1.Metadatum\"\'\n\tMetadatum\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"7\n\tAbortHead\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.rpc_async.v1.CancelReason\"o\n\tReplyHead\x12\r\n\x05reply\x18\x01 \x01(\x0c\x12)\n\x08trailing\x18\x02 \x03(\x0b\x32\x17.rpc_async.v1.Metadatum\x12(\n\x07initial\x18\x03 \x03(\x0b\x32\x17.rpc_async.v1.Metadatum\"\xa6\x01\n\tFaultHead\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any\x12)\n\x08trailing\x18\x04 \x03(\x0b\x32\x17.rpc_async.v1.Metadatum\x12(\n\x07initial\x18\x05 \x03(\x0b\x32\x17.rpc_async.v1.Metadatum\"\x1c\n\nCancelNote\x12\x0e\n\x06status\x18\x01 \x01(\r*\x8d\x03\n\tFrameKind\x12\x1a\n\x16\x46RAME_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46RAME_KIND_CALL\x10\x01\x12\x1d\n\x19\x46RAME_KIND_CALL_WITH_HEAD\x10\x02\x12\x15\n\x11\x46RAME_KIND_METHOD\x10\x03\x12\x15\n\x11\x46RAME_KIND_CANCEL\x10\x04\x12\x14\n\x10\x46RAME_KIND_ABORT\x10\x05\x12\x14\n\x10\x46RAME_KIND_WATCH\x10\x06\x12\x14\n\x10\x46RAME_KIND_REPLY\x10\x07\x12\x1e\n\x1a\x46RAME_KIND_REPLY_WITH_HEAD\x10\x08\x12\x14\n\x10\x46RAME_KIND_FAULT\x10\t\x12\x1a\n\x16\x46RAME_KIND_CANCEL_NOTE\x10\n\x12\x17\n\x13\x46RAME_KIND_PROGRESS\x10\x0b\x12\x14\n\x10\x46RAME_KIND_CLOSE\x10\x0c\x12\x14\n\x10\x46RAME_KIND_START\x10\x10\x12\x14\n\x10\x46RAME_KIND_PIECE\x10\x11\x12\x13\n\x0f\x46RAME_KIND_DROP\x10\x12\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rpc_async.v1.session_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FRAMEKIND']._serialized_start=941
-  _globals['_FRAMEKIND']._serialized_end=1338
+  _globals['_FRAMEKIND']._serialized_start=979
+  _globals['_FRAMEKIND']._serialized_end=1376
   _globals['_SESSIONREQUEST']._serialized_start=97
   _globals['_SESSIONREQUEST']._serialized_end=210
   _globals['_SESSIONRESPONSE']._serialized_start=212
   _globals['_SESSIONRESPONSE']._serialized_end=330
   _globals['_OPEN']._serialized_start=332
-  _globals['_OPEN']._serialized_end=374
-  _globals['_OPENED']._serialized_start=376
-  _globals['_OPENED']._serialized_end=436
-  _globals['_CALLHEAD']._serialized_start=438
-  _globals['_CALLHEAD']._serialized_end=528
-  _globals['_METADATUM']._serialized_start=530
-  _globals['_METADATUM']._serialized_end=569
-  _globals['_ABORTHEAD']._serialized_start=571
-  _globals['_ABORTHEAD']._serialized_end=626
-  _globals['_REPLYHEAD']._serialized_start=628
-  _globals['_REPLYHEAD']._serialized_end=739
-  _globals['_FAULTHEAD']._serialized_start=742
-  _globals['_FAULTHEAD']._serialized_end=908
-  _globals['_CANCELNOTE']._serialized_start=910
-  _globals['_CANCELNOTE']._serialized_end=938
+  _globals['_OPEN']._serialized_end=393
+  _globals['_OPENED']._serialized_start=395
+  _globals['_OPENED']._serialized_end=474
+  _globals['_CALLHEAD']._serialized_start=476
+  _globals['_CALLHEAD']._serialized_end=566
+  _globals['_METADATUM']._serialized_start=568
+  _globals['_METADATUM']._serialized_end=607
+  _globals['_ABORTHEAD']._serialized_start=609
+  _globals['_ABORTHEAD']._serialized_end=664
+  _globals['_REPLYHEAD']._serialized_start=666
+  _globals['_REPLYHEAD']._serialized_end=777
+  _globals['_FAULTHEAD']._serialized_start=780
+  _globals['_FAULTHEAD']._serialized_end=946
+  _globals['_CANCELNOTE']._serialized_start=948
+  _globals['_CANCELNOTE']._serialized_end=976
 # @@protoc_insertion_point(module_scope)

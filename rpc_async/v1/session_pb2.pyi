@@ -207,21 +207,25 @@ class Open(_message.Message):
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_FIELD_NUMBER: _builtins.int
     session_id: _builtins.bytes
     """32 random bytes, chosen by the client for a new session. A secret: to hold it is to hold the session."""
     resume: _builtins.bool
     """False begins a session, and frames may follow in the same message. True resumes it, and the client sends
     nothing more until it has seen `Opened`.
     """
+    max_batch: _builtins.int
+    """Bytes: the largest message that the client takes on this stream; 0 stands for 524,288, which every side takes."""
     def __init__(
         self,
         *,
         session_id: _builtins.bytes = ...,
         resume: _builtins.bool = ...,
+        max_batch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume", b"resume", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_batch", b"max_batch", "resume", b"resume", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -236,22 +240,26 @@ class Opened(_message.Message):
     FOUND_FIELD_NUMBER: _builtins.int
     LINGER_FIELD_NUMBER: _builtins.int
     MAX_PAYLOAD_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_FIELD_NUMBER: _builtins.int
     found: _builtins.bool
     """Whether there is such a session. False only after `resume`: the session is gone, and the stream ends."""
     linger: _builtins.float
     """Seconds that the session, its calls and their outcomes are kept after a cut."""
     max_payload: _builtins.int
     """Bytes: the largest request that the server takes."""
+    max_batch: _builtins.int
+    """Bytes: the largest message that the server takes on this stream; 0 stands for 524,288, which every side takes."""
     def __init__(
         self,
         *,
         found: _builtins.bool = ...,
         linger: _builtins.float = ...,
         max_payload: _builtins.int = ...,
+        max_batch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["found", b"found", "linger", b"linger", "max_payload", b"max_payload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["found", b"found", "linger", b"linger", "max_batch", b"max_batch", "max_payload", b"max_payload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,12 +6,12 @@ import hmac
 import secrets
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar, cast
 
 from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError, Message
 
-from rpc_async.core.frames import Frame, ProtocolError
+from rpc_async.core.frames import MAX_PAYLOAD, Frame, FrameKind, ProtocolError
 from rpc_async.core.outcome import Fault, Progress
 from rpc_async.errors import InvalidArgument
 from rpc_async.status import CancelReason, RpcStatus
@@ -22,6 +22,7 @@ from rpc_async.wire.metadata import check_metadata
 
 __all__ = [
     "MAX_BATCH_BYTES",
+    "MAX_BULK_BYTES",
     "SESSION_ID_SIZE",
     "SESSION_METHOD",
     "BothMetadata",
@@ -51,7 +52,22 @@ __all__ = [
 
 SESSION_METHOD: Final = "/rpc_async.v1.AsyncCalls/Session"
 MAX_BATCH_BYTES: Final = 512 * 1024
-"""Bytes: a batch that is larger is refused unread. Batches are made smaller than half of it."""
+"""Bytes: every side takes batches of so many. They are made smaller than half of it, unless the other takes more."""
+MAX_BULK_BYTES: Final = 1280 * 1024
+"""Bytes: a batch that is larger is refused unread. A side says that it takes so many, where gRPC's limits let it."""
+
+Buffer = bytes | memoryview
+
+_PIECE: Final = int(FrameKind.PIECE)
+_VARINT, _BYTES = 0, 2
+_TAG_ACK, _TAG_KINDS, _TAG_NUMBERS, _TAG_PAYLOADS = (
+    bytes((field << 3 | form,)) for field, form in ((2, _VARINT), (3, _BYTES), (4, _BYTES), (5, _BYTES))
+)
+"""What protobuf writes before each field's value."""
+_FEW: Final = 16
+"""Frames: with more of them protobuf is quicker, whatever it copies."""
+_MAX_SHIFT: Final = 56
+"""Bits: numbers of the last byte of 64 bits are for protobuf."""
 
 MessageT = TypeVar("MessageT", bound=Message)
 Pairs = Iterable[tuple[str, str | bytes]]
@@ -66,17 +82,28 @@ class Opened(NamedTuple):
     found: bool
     linger: float
     max_payload: int
+    max_batch: int = 0
+    """Bytes of the largest message that the server takes; 0: it does not say."""
 
 
-def open_request(session_id: bytes, *, resume: bool, ack: int) -> bytes:
+class Opening(NamedTuple):
+    """What a client opens a stream with."""
+
+    session_id: bytes
+    resume: bool
+    max_batch: int
+    """As in `Opened`, of the client."""
+
+
+def open_request(session_id: bytes, *, resume: bool, ack: int, max_batch: int = 0) -> bytes:
     """Return the message that opens a stream."""
-    opening = session_pb2.Open(session_id=session_id, resume=resume)
+    opening = session_pb2.Open(session_id=session_id, resume=resume, max_batch=max_batch)
     return session_pb2.SessionRequest(open=opening, ack=ack).SerializeToString()
 
 
 def opened_response(opened: Opened, ack: int) -> bytes:
     """Return the message that answers it."""
-    answer = session_pb2.Opened(found=opened.found, linger=opened.linger, max_payload=opened.max_payload)
+    answer = session_pb2.Opened(**opened._asdict())
     return session_pb2.SessionResponse(opened=answer, ack=ack).SerializeToString()
 
 
@@ -85,9 +112,10 @@ def encode_request(frames: Sequence[Frame], ack: int) -> bytes:
     if not frames:
         return session_pb2.SessionRequest(ack=ack).SerializeToString()
     kinds, numbers, payloads = zip(*frames, strict=True)
-    return session_pb2.SessionRequest(
-        ack=ack, kinds=bytes(kinds), numbers=numbers, payloads=payloads
-    ).SerializeToString()
+    packed = bytes(kinds)
+    if _PIECE in packed:
+        return _with_pieces(packed, numbers, payloads, ack)
+    return session_pb2.SessionRequest(ack=ack, kinds=packed, numbers=numbers, payloads=payloads).SerializeToString()
 
 
 def encode_response(frames: Sequence[Frame], ack: int) -> bytes:
@@ -95,20 +123,50 @@ def encode_response(frames: Sequence[Frame], ack: int) -> bytes:
     if not frames:
         return session_pb2.SessionResponse(ack=ack).SerializeToString()
     kinds, numbers, payloads = zip(*frames, strict=True)
-    return session_pb2.SessionResponse(
-        ack=ack, kinds=bytes(kinds), numbers=numbers, payloads=payloads
-    ).SerializeToString()
+    packed = bytes(kinds)
+    if _PIECE in packed:
+        return _with_pieces(packed, numbers, payloads, ack)
+    return session_pb2.SessionResponse(ack=ack, kinds=packed, numbers=numbers, payloads=payloads).SerializeToString()
 
 
-def read_request(data: bytes) -> tuple[tuple[bytes, bool] | None, int, list[Frame]]:
-    """Read a client's message: the session id and whether it is resumed, if it opens a stream; the ack; the frames.
+def _with_pieces(kinds: bytes, numbers: Iterable[int], payloads: Iterable[Buffer], ack: int) -> bytes:
+    """Return the same message, of either side, for a batch with pieces of large frames in it.
+
+    protobuf takes bytes only, and copies them twice, into memory that is new each time. Joined here, what a piece shows
+    of its large frame is copied once.
+    """
+    packed = b"".join(map(_varint, numbers))
+    parts: list[Buffer] = [
+        _TAG_ACK, _varint(ack), _TAG_KINDS, _varint(len(kinds)), kinds, _TAG_NUMBERS, _varint(len(packed)), packed
+    ]  # fmt: skip
+    for payload in payloads:
+        parts += (_TAG_PAYLOADS, _varint(len(payload)), payload)
+    return b"".join(parts)
+
+
+def _varint(value: int) -> bytes:
+    """Return a number as protobuf writes it: seven bits a byte, the lowest first."""
+    made = bytearray()
+    while value > 0x7F:
+        made.append(value & 0x7F | 0x80)
+        value >>= 7
+    made.append(value)
+    return bytes(made)
+
+
+def read_request(data: bytes) -> tuple[Opening | None, int, list[Frame]]:
+    """Read a client's message: how it opens a stream, if it does; the ack; the frames.
 
     Raises:
         ProtocolError: It is none.
     """
     _check_size(data)
+    if len(data) > MAX_PAYLOAD and (read := _read_pieces(data)) is not None:
+        return None, *read
     message = _parse(session_pb2.SessionRequest, data, "a message")
-    opening = (message.open.session_id, message.open.resume) if message.HasField("open") else None
+    opening = None
+    if message.HasField("open"):
+        opening = Opening(message.open.session_id, message.open.resume, message.open.max_batch)
     return opening, message.ack, _frames(message)
 
 
@@ -119,13 +177,66 @@ def read_response(data: bytes) -> tuple[Opened | None, int, list[Frame]]:
         ProtocolError: It is none.
     """
     _check_size(data)
+    if len(data) > MAX_PAYLOAD and (read := _read_pieces(data)) is not None:
+        return None, *read
     message = _parse(session_pb2.SessionResponse, data, "a message")
     opened = None
     if message.HasField("opened"):
-        opened = Opened(message.opened.found, message.opened.linger, message.opened.max_payload)
+        opened = Opened(
+            message.opened.found, message.opened.linger, message.opened.max_payload, message.opened.max_batch
+        )
         if not opened.linger >= 0:  # or no number at all
             raise ProtocolError(f"a session that lingers for {opened.linger} seconds")
     return opened, message.ack, _frames(message)
+
+
+def _read_pieces(data: bytes) -> tuple[int, list[Frame]] | None:
+    """Read what `_with_pieces` wrote, of few frames; None of anything else, which is for protobuf to read.
+
+    A piece is a view of the message, since it is put to its place at once, which copies it.
+    """
+    try:
+        at = _expect(data, 0, _TAG_ACK)
+        ack, at = _read_varint(data, at)
+        count, at = _read_varint(data, _expect(data, at, _TAG_KINDS))
+        if not 0 < count <= _FEW:
+            return None
+        kinds = data[at : at + count]
+        size, at = _read_varint(data, _expect(data, at + count, _TAG_NUMBERS))
+        end, numbers = at + size, list[int]()
+        while at < end:
+            number, at = _read_varint(data, at)
+            numbers.append(number)
+        frames, view = list[Frame](), memoryview(data)
+        for kind, number in zip(kinds, numbers, strict=True):
+            size, at = _read_varint(data, _expect(data, at, _TAG_PAYLOADS))
+            payload = view[at : at + size]
+            if len(payload) != size:
+                return None
+            frames.append((kind, number, cast("bytes", payload) if kind == _PIECE else bytes(payload)))
+            at += size
+    except (IndexError, ValueError):
+        return None
+    return (ack, frames) if at == len(data) else None
+
+
+def _expect(data: bytes, at: int, tag: bytes) -> int:
+    if data[at] != tag[0]:
+        raise ValueError(tag)
+    return at + 1
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > _MAX_SHIFT:
+            raise ValueError(shift)
 
 
 def _parse(kind: type[MessageT], data: bytes, what: str) -> MessageT:
@@ -136,8 +247,8 @@ def _parse(kind: type[MessageT], data: bytes, what: str) -> MessageT:
 
 
 def _check_size(data: bytes) -> None:
-    if len(data) > MAX_BATCH_BYTES:
-        raise ProtocolError(f"a batch of {len(data)} bytes, where {MAX_BATCH_BYTES} are the most")
+    if len(data) > MAX_BULK_BYTES:
+        raise ProtocolError(f"a batch of {len(data)} bytes, where {MAX_BULK_BYTES} are the most")
 
 
 def _frames(message: session_pb2.SessionRequest | session_pb2.SessionResponse) -> list[Frame]:

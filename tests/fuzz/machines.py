@@ -73,7 +73,8 @@ def check_link(link: Link) -> None:
     larges = [item for item in waiting if isinstance(item, _Large)]
     small = [item for item in waiting if not isinstance(item, _Large)]
     assert link.queued_bytes == sum(len(frame[2]) for frame in small) + sum(large.remaining for large in larges)
-    assert link._begun_bytes == sum(large.taken for large in larges)
+    over = link._over_bytes + sum(batch.begun for batch in (*link._retained, *link._again))
+    assert link._begun_bytes == sum(large.taken for large in larges) + over
     assert link._queued_large == sum(isinstance(item, _Large) for item in link._queue)
     assert {id(large) for large in larges if large.remaining} == {id(large) for large in link._unfinished.values()}
     kept = [frame for batch in (*link._retained, *link._again) for frame in batch.frames]

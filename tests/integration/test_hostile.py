@@ -29,7 +29,7 @@ from rpc_async.serving.server import Server
 from rpc_async.serving.session import session_key
 from rpc_async.v1 import session_pb2
 from rpc_async.wire.session import (
-    MAX_BATCH_BYTES,
+    MAX_BULK_BYTES,
     CallIds,
     call_head,
     encode_request,
@@ -177,7 +177,7 @@ async def test_frames_that_no_client_may_send(frames: list[Frame], told: str, ca
     [
         (b"", "a stream begins with an Open"),
         (b"\xff\xff", "does not parse"),
-        (bytes(MAX_BATCH_BYTES + 1), "a batch of 524289 bytes, where 524288 are the most"),
+        (bytes(MAX_BULK_BYTES + 1), "a batch of 1310721 bytes, where 1310720 are the most"),
         (open_request(b"short", resume=False, ack=0), "a session id of 32 bytes"),
         (open_request(bytes(33), resume=True, ack=0), "a session id of 32 bytes"),
         (open_request(b"a" * 32, resume=False, ack=1), "an acknowledgement of frames, where none was sent"),
@@ -207,7 +207,7 @@ async def test_a_first_message_that_no_client_may_send(
     ("message", "told"),
     [
         (b"\xff\xff", "a message of 2 bytes that does not parse"),
-        (bytes(MAX_BATCH_BYTES + 1), "a batch of 524289 bytes"),
+        (bytes(MAX_BULK_BYTES + 1), "a batch of 1310721 bytes"),
         (open_request(new_session_id(), resume=False, ack=0), "an Open in the middle of a stream"),
         (session_pb2.SessionRequest(kinds=b"\x01").SerializeToString(), "columns are not equally long"),
         (

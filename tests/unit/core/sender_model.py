@@ -9,6 +9,7 @@ visited, the nearest first.
 
 from __future__ import annotations
 
+import copyreg
 import pickle
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,7 @@ from rpc_async.core.link import Link
 BOUNDS: Final = {
     "link.MAX_PAYLOAD": 2, "link.MAX_BATCH": 5, "link.MAX_BATCH_FRAMES": 3, "link.FRAME_COST": 1,
     "link.PIECES": 2, "link.TRANSFERS": 2, "link.WINDOW": 30, "link.ACK_BYTES": 3,
+    "link.BATCH_ROOM": 0, "pacing.SHARE": 2,
     "pacing.MAX_PAYLOAD": 2, "pacing.LEAST": 7, "pacing.AT_FIRST": 7, "pacing.MOST": 9, "pacing.STEP": 2,
 }  # fmt: skip
 """The bounds in bytes, as small as they can be while they stand to each other as they do; those in frames stay."""
@@ -38,6 +40,9 @@ def shrink(patch: pytest.MonkeyPatch, bounds: Mapping[str, int]) -> None:
     """Make the bounds of `rpc_async.core` small."""
     for name, value in bounds.items():
         patch.setattr(f"rpc_async.core.{name}", value)
+
+
+copyreg.pickle(memoryview, lambda view: (memoryview, (view.tobytes(),)))  # a piece is a view
 
 
 class Budget(NamedTuple):
@@ -60,6 +65,7 @@ class Side:
     def __init__(self, *, causal: bool, chunk: int) -> None:
         self.awake = True  # a writer with a new stream looks without being woken
         self.link = Link(causal=causal, wake=self.wake)
+        self.link.allow(4)
         self.chunk = chunk
         self.pushed = 0
 
@@ -221,9 +227,9 @@ def _key(side: Side, now: int) -> Any:
         tuple(map(large, one._queue)), tuple(map(large, one._large)), tuple(one._unfinished),
         tuple(tuple(batch.frames) for batch in one._retained), tuple(tuple(batch.frames) for batch in one._again),
         one._sent - base, one.received - one._told, one._unacknowledged_bytes, one._empty,
-        tuple((sent.frames - base, sent.size, sent.at - now) for sent in pacer._flight),
+        tuple((sent.frames - base, sent.size, sent.at - now, pacer._arrived - sent.before) for sent in pacer._flight),
         pacer._in_flight, pacer._batch, pacer._window, pacer._searching, pacer._shortest,
-        pacer._measured_at - now, pacer._reduced_at - now,
+        pacer._measured_at - now, pacer._reduced_at - now, pacer._small_at - now, pacer._rate, one._over_bytes,
     )  # fmt: skip
 
 

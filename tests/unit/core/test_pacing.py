@@ -19,11 +19,15 @@ MIB = 1024 * 1024
 class Way:
     """A way with a rate and a delay: what is sent faster than it goes lies about. Each batch is acknowledged."""
 
-    def __init__(self, pacer: Pacer, rate: float, delay: float, jitter: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(
+        self, pacer: Pacer, rate: float, delay: float, jitter: Callable[[], float] = lambda: 0.0, *, alone: bool = False
+    ) -> None:
+        """Make it: with a small frame beside each piece, unless they are `alone`."""
         self.pacer = pacer
         self.rate = rate
         self.delay = delay
         self.jitter = jitter
+        self.alone = alone
         self.now = 0.0
         self.free_at = 0.0
         self.frames = 0
@@ -44,6 +48,8 @@ class Way:
         return (self.arrived_bytes - before) / seconds, sorted(self.waits)[len(self.waits) // 2]
 
     def send(self) -> None:
+        if not self.alone:
+            self.pacer.beside_small(self.now)
         self.pacer.taken(MAX_PAYLOAD)
         self.frames += 1
         self.pacer.sent(self.frames, self.now)
@@ -61,6 +67,47 @@ def test_the_way_is_kept_busy_and_small_frames_wait_no_longer_than_it_takes(rate
     achieved, wait = way.run(200 * delay + 0.1)
     assert achieved > 0.85 * rate
     assert wait <= 2 * (delay + MAX_PAYLOAD / rate) + pacing.SLACK
+
+
+@pytest.mark.parametrize(("rate", "delay"), [(300 * MIB, 0.0003), (12 * MIB, 0.05), (MIB, 0.02)])
+def test_where_pieces_are_alone_a_small_frame_that_comes_waits_some_milliseconds_more(
+    rate: float, delay: float
+) -> None:
+    way = Way(Pacer(), rate, delay, alone=True)
+    way.run(200 * delay + 0.1)
+    achieved, wait = way.run(200 * delay + 0.1)
+    assert achieved > 0.95 * rate
+    most = 2 * (delay + MAX_PAYLOAD / rate) + pacing.SLACK + pacing.SLACK_ALONE
+    assert wait <= max(most, pacing.LEAST / rate)
+    assert way.pacer.piece(MIB) <= max((most * rate + MAX_PAYLOAD) / pacing.SHARE, MAX_PAYLOAD)
+    assert way.pacer.alone(way.now)
+    way.pacer.beside_small(way.now)
+    assert not way.pacer.alone(way.now + 0.99 * pacing.ALONE_AFTER)
+    taken = 0
+    while way.pacer.room:
+        way.pacer.taken(MAX_PAYLOAD)
+        taken += MAX_PAYLOAD
+    assert taken <= pacing.AT_FIRST
+
+
+def test_where_pieces_are_alone_as_many_are_on_their_way_as_arrive_in_that_time() -> None:
+    """A machine that is busy has acknowledgements come late, and takes nothing from what the way can carry."""
+    chance = random.Random(1)
+    way = Way(Pacer(), 500 * MIB, 0.0003, lambda: chance.choice((0.0, 0.0, 0.03)), alone=True)
+    way.run(5)
+    assert way.pacer._window >= 0.9 * 500 * MIB * pacing.SLACK_ALONE
+    other = Way(Pacer(), 500 * MIB, 0.0003, lambda: chance.choice((0.0, 0.0, 0.03)))
+    other.run(5)
+    assert other.pacer._window < way.pacer._window
+
+
+def test_pieces_grow_with_what_may_be_on_its_way_and_others_say_how_much() -> None:
+    pacer = Pacer()
+    assert pacer.piece(MIB) == pacing.AT_FIRST // pacing.SHARE
+    assert pacer.piece(100_000) == 100_000
+    assert pacer.piece(MAX_PAYLOAD) == MAX_PAYLOAD
+    pacer._window = pacing.LEAST
+    assert pacer.piece(MIB) == MAX_PAYLOAD
 
 
 def test_on_a_slow_way_little_is_on_its_way() -> None:
