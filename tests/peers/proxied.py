@@ -40,10 +40,10 @@ daemon off;
 {user}
 worker_processes 1;
 pid {folder}/pid;
-error_log stderr warn;
+error_log {folder}/errors info;
 events {{ worker_connections 1024; }}
 http {{
-    access_log off;
+    access_log {folder}/ended;
     {paths}
     {block}
 }}
@@ -90,6 +90,14 @@ class Proxied:
     def executed(self) -> list[str]:
         """Which calls were executed, by either server."""
         return executed(self._file)
+
+    def errors(self) -> str:
+        """Return nginx' error log."""
+        return (self._folder / "errors").read_text()
+
+    def streams_ended(self) -> int:
+        """Return how many streams of sessions have ended, as nginx' log of requests has it."""
+        return (self._folder / "ended").read_text().count("/rpc_async.v1.AsyncCalls/Session")
 
     def let_go(self) -> None:
         """Let the calls of `EchoFromThread` end."""
@@ -162,7 +170,7 @@ class Proxied:
             except OSError:
                 assert time.monotonic() < end, "nginx does not listen"
                 assert self._nginx is not None
-                assert self._nginx.poll() is None, "nginx has ended: see its standard error"
+                assert self._nginx.poll() is None, f"nginx has ended: {self.errors()}"
                 time.sleep(0.01)
             else:
                 return

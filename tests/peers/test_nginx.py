@@ -70,16 +70,43 @@ async def test_all_calls_succeed_as_documented(as_documented: Proxied, transport
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_a_fault_arrives_whole_as_documented(as_documented: Proxied, transport: Transport) -> None:
-    """One whose text and details are as long as trailers may be."""
+async def test_long_faults_and_metadata_arrive_as_documented(as_documented: Proxied, transport: Transport) -> None:
+    """Ones that nginx' defaults have no room for."""
     async with rpc_async.connect(as_documented.target, transport=transport) as channel:
         stub = demo_pb2_grpc.DemoStub(channel)
-        with pytest.raises(rpc_async.CallError) as caught:
-            await asyncio.wait_for(
-                rpc_async.begin(stub.Fail, demo_pb2.FailRequest(code=4711, message="m" * 3000)), PATIENCE
-            )
-    assert caught.value.status == 4711
-    assert caught.value.details() == "m" * 3000
+        for _ in range(3):
+            failing = rpc_async.begin(stub.Fail, demo_pb2.FailRequest(code=4711, message="m" * 5000))
+            failure = await outcome(failing)
+            assert (failure.status, failure.details()) == (4711, "m" * 5000)
+        call = rpc_async.begin(stub.Echo, named("with-metadata", 100), metadata=(("x-long", "y" * 30_000),))
+        assert await settled([call]) == []
+
+
+async def test_a_server_is_not_shut_out_for_a_fault_that_nginx_has_no_room_for(tmp_path: Path) -> None:
+    """What `max_fails=0` is for."""
+    with proxied(tmp_path, documented().replace("grpc_buffer_size 64k;", "")) as all_of_it:
+        async with rpc_async.connect(all_of_it.target, transport="native") as channel:
+            stub = demo_pb2_grpc.DemoStub(channel)
+            for _ in range(3):
+                failing = rpc_async.begin(stub.Fail, demo_pb2.FailRequest(code=4711, message="m" * 5000))
+                failure = await outcome(failing)
+                assert (failure.status, failure.executed) == (rpc_async.RpcStatus.CALL_FAILED, None)
+            assert await settled(echoes(stub)) == []
+
+
+@pytest.mark.parametrize("transport", ["auto", "session"])
+async def test_a_silence_is_no_more_than_a_cut(tmp_path: Path, transport: Transport) -> None:
+    """Where a proxy gives up a stream that is silent, the session is resumed with its own server."""
+    with proxied(tmp_path, documented().replace("24h", "1s")) as all_of_it:
+        async with rpc_async.connect(all_of_it.target, transport=transport) as channel:
+            stub = demo_pb2_grpc.DemoStub(channel)
+            waiting = begin_waiting(stub, 20)
+            await until(lambda: all_of_it.streams_ended() >= 2)
+            more = echoes(stub)
+            assert await settled(more) == []
+            all_of_it.let_go()
+            assert await settled(waiting) == []
+        check_truth(all_of_it, [])
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
