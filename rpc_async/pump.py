@@ -17,13 +17,14 @@ __all__ = ["Pump"]
 class Pump:
     """Used on one event loop."""
 
-    __slots__ = ("_loop", "_next_batch", "_scheduled", "_stopped", "_write", "_writing")
+    __slots__ = ("_failed", "_loop", "_next_batch", "_scheduled", "_stopped", "_write", "_writing")
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         write: Callable[[bytes], Coroutine[Any, Any, object]],
         next_batch: Callable[[], bytes | None],
+        failed: Callable[[Exception], object],
     ) -> None:
         """Make a pump.
 
@@ -32,10 +33,13 @@ class Pump:
             write: Writes a batch to the stream. If it raises, the stream has ended, which its reader is told too: the
                 pump stops.
             next_batch: Gives the next batch; None where there is none now.
+            failed: Is told what `next_batch` raised, which it should not. The pump has stopped: the stream must end, or
+                nobody would write to it any more, and nobody know.
         """
         self._loop = loop
         self._write = write
         self._next_batch = next_batch
+        self._failed = failed
         self._writing = False
         self._scheduled = False
         self._stopped = False
@@ -67,7 +71,12 @@ class Pump:
     def _run(self) -> None:
         self._writing = True
         while not self._stopped:
-            batch = self._next_batch()
+            try:
+                batch = self._next_batch()
+            except Exception as error:
+                self._stopped = True
+                self._failed(error)
+                return
             if batch is None:
                 break
             if not self._advance(self._write(batch)):

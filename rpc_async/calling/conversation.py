@@ -49,7 +49,7 @@ class Conversation:
             hear: Has frames heard.
             max_bytes: Bytes that the stream may carry to the server: this side ends it before that. None: any number.
         """
-        self.pump: Final[Pump] = Pump(mailbox.loop, bare_writer(stream), self._next_batch)
+        self.pump: Final[Pump] = Pump(mailbox.loop, bare_writer(stream), self._next_batch, self._failed)
         self._mailbox = mailbox
         self._loop = mailbox.loop
         self._stream = stream
@@ -57,6 +57,7 @@ class Conversation:
         self._hear = hear
         self._left = float("inf") if max_bytes is None else max_bytes
         self._turning: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
 
     def _next_batch(self) -> bytes | None:
         if self._left < LARGEST_BATCH:
@@ -82,36 +83,46 @@ class Conversation:
         except Exception as error:  # gRPC has several for a stream that has ended, which its reader is told of
             _LOGGER.debug("a stream of a session ended before this side ended it: %r", error)
 
+    def _failed(self, error: Exception) -> None:
+        self._failure = error
+        self._stream.cancel()
+
     async def run(self) -> None:
         """Talk to the stream's end.
 
         Raises:
             ProtocolError: The server said what it may not say.
             grpc.aio.AioRpcError: What the stream ended with.
+            Exception: What should not have happened: frames may be lost.
         """
-        stream, machine, hear = self._stream, self._machine, self._hear
-        link, lock, read = machine.link, self._mailbox.lock, bare_reader(stream)
         try:
-            self.pump.flush()
-            while not machine.closed:
-                data = await read()
-                if not isinstance(data, bytes):
-                    await stream.read()  # raises what the stream ended with
-                    return
-                opened, ack, frames = read_response(data)
-                if opened is not None:
-                    raise ProtocolError("an Opened in the middle of a stream")
-                with lock:
-                    link.arrived(len(frames), len(data), ack, self._loop.time())
-                chunk = _chunk(len(machine.outstanding))
-                for begin in range(0, len(frames), chunk):
-                    if begin:
-                        await asyncio.sleep(0)
-                    hear(machine, frames[begin : begin + chunk])
+            await self._read()
         finally:
             self.pump.stop()
             if self._turning is not None:
                 self._turning.cancel()
+            if self._failure is not None:
+                raise self._failure
+
+    async def _read(self) -> None:
+        stream, machine, hear = self._stream, self._machine, self._hear
+        link, lock, read = machine.link, self._mailbox.lock, bare_reader(stream)
+        self.pump.flush()
+        while not machine.closed:
+            data = await read()
+            if not isinstance(data, bytes):
+                await stream.read()  # raises what the stream ended with
+                return
+            opened, ack, frames = read_response(data)
+            if opened is not None:
+                raise ProtocolError("an Opened in the middle of a stream")
+            with lock:
+                link.arrived(len(frames), len(data), ack, self._loop.time())
+            chunk = _chunk(len(machine.outstanding))
+            for begin in range(0, len(frames), chunk):
+                if begin:
+                    await asyncio.sleep(0)
+                hear(machine, frames[begin : begin + chunk])
 
 
 def _chunk(outstanding: int) -> int:

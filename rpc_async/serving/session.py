@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -180,7 +181,7 @@ class ServedSession:
         stream = Stream(context, task)
         self.stream = stream
         self._greeting = True
-        stream.pump = Pump(self.loop, context.write, self._next_batch)
+        stream.pump = Pump(self.loop, context.write, self._next_batch, partial(self._service.failed, self, stream))
         return stream
 
     async def read(self, stream: Stream, size: int, frames: list[Frame], ack: int) -> None:

@@ -50,6 +50,7 @@ that have not arrived whole. Where it is more, the sessions that hold the most g
 OPEN_TIMEOUT: Final = 20.0
 """Seconds that a stream has to say which session it is for."""
 
+_UNFORESEEN: Final = "the session failed in an unforeseen way"
 _NO_MORE: Final = "the server takes no more sessions: nothing was executed"
 
 
@@ -132,16 +133,26 @@ class SessionService:
             _LOGGER.warning("a session with %s is ended: %s", session.identity.peer, error)
             self.end(session)
             raise
-        except Exception:
-            _LOGGER.exception("a session with %s failed in an unforeseen way, and is ended", session.identity.peer)
-            self.end(session)  # frames may be lost: it cannot go on
-            await _abort(context, grpc.StatusCode.INTERNAL, "the session failed in an unforeseen way")
+        except Exception as error:
+            self._fail(session, error)
+            await _abort(context, grpc.StatusCode.INTERNAL, _UNFORESEEN)
         except asyncio.CancelledError:
             if stream.verdict is not None:
                 await _abort(context, *stream.verdict)
             raise
         finally:
             self._ended(session, stream)
+
+    def failed(self, session: ServedSession, stream: Stream, error: Exception) -> None:
+        """What writes to a stream has failed, as it never should: nobody would write to it any more."""
+        self._fail(session, error)
+        stream.end(grpc.StatusCode.INTERNAL, _UNFORESEEN)
+
+    def _fail(self, session: ServedSession, error: Exception) -> None:
+        """End a session that cannot go on, since frames may be lost."""
+        peer = session.identity.peer
+        _LOGGER.error("a session with %s failed in an unforeseen way, and is ended", peer, exc_info=error)
+        self.end(session)
 
     async def _open(self, context: Context) -> _Opening | None:
         data = await self._first_message(context)

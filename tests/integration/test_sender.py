@@ -7,7 +7,7 @@ the channel closes, as in every test (`tests/rest.py`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
@@ -20,7 +20,8 @@ from rpc_async import testing
 from rpc_async.core.frames import MAX_PAYLOAD
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
 from rpc_async.testing import rpc
-from tests.harness import PATIENCE, EchoCall, Servicer
+from rpc_async.wire import session as wire_session
+from tests.harness import PATIENCE, EchoCall, Servicer, Wire, logged, outcome, pair
 
 ROOMS: Final = (1, rpc.ROOM, 64 * 1024 * 1024)
 """Bytes that the network holds each way: next to nothing, as it does, and all there can be."""
@@ -135,3 +136,28 @@ def test_whatever_comes_in_whatever_order_every_call_settles(room: int, acts: li
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rpc, "ROOM", room)
         asyncio.run(play(acts, causal))
+
+
+@pytest.mark.parametrize("wire", ["memory", "session"])
+@pytest.mark.parametrize("encoder", ["calling.conversation.encode_request", "serving.session.encode_response"])
+async def test_C8_a_writer_that_fails_as_it_never_should_leaves_no_call_behind(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wire: Wire, encoder: str
+) -> None:
+    name = encoder.rpartition(".")[2]
+    encode: Callable[[Any, int], bytes] = getattr(wire_session, name)
+    left = [1]
+
+    def encode_or_fail(frames: Any, ack: int) -> bytes:
+        if frames and left:
+            raise MemoryError(left.pop())
+        return encode(frames, ack)
+
+    with ThreadPoolExecutor(1) as pool:
+        async with pair(Sized(pool), wire) as both:
+            ask = demo_pb2.EchoRequest(payload=bytes(9))
+            assert (await both.stub.Echo(ask)).payload == b""
+            monkeypatch.setattr(f"rpc_async.{encoder}", encode_or_fail)
+            for call in [rpc_async.begin(both.stub.Echo, ask) for _ in range(3)]:
+                assert isinstance(await outcome(call), rpc_async.CallFailed)
+            assert (await outcome(rpc_async.begin(both.stub.Echo, ask, wait_for_ready=True))).payload == b""
+    assert [record for record in logged(caplog) if record.exc_info and record.exc_info[0] is MemoryError]
