@@ -232,21 +232,17 @@ class ServedSession:
         return encode_response(frames, link.ack())
 
     def _rouse(self) -> None:
-        """Have the writer look soon: there is something to send. The link calls it."""
+        """Have the writer look soon: there is something to send. The link calls it when something was pushed."""
         if self.stream is not None and not self._hearing:  # else it looks at the end of what is heard
             self.stream.pump.flush_soon()
 
     def wake(self) -> None:
-        """Something was said to the client, or there will be something to say to it."""
+        """Something was said to the client, and the link has woken the writer."""
         if self._hearing:
             return
         if self.machine.link.queued_bytes > self._gate:
             self._weigh()
-        if self.stream is None:
-            return
-        if self.machine.calls:
-            self.stream.pump.flush_soon()
-        else:
+        if self.stream is not None and not self.machine.calls:
             self.stream.pump.flush()  # the outcome of a lone call need not wait for company
 
     async def close(self) -> None:
@@ -257,7 +253,8 @@ class ServedSession:
 
     async def _all_sent(self) -> None:
         self._sent = asyncio.Event()
-        self.wake()
+        if self.stream is not None:
+            self.stream.pump.flush()
         await self._sent.wait()
         self._sent = None
 
@@ -366,13 +363,11 @@ class ServedSession:
         for number in numbers:
             head = fault_head(fault(RpcStatus.SERVER_TOO_BUSY, _NO_ROOM), BothMetadata())
             self.machine.refuse(number, _FAULT, head)
-        if numbers and self.stream is not None:
-            self.stream.pump.flush_soon()
 
     def progressed(self, number: int, record: CallRecord) -> None:
         """A call that is watched has a new report. The latest wins."""
         self._progress[number] = record
-        self.wake()
+        self._rouse()  # it is pushed when it is sent
 
     def _push_progress(self) -> None:
         for number, record in self._progress.items():
