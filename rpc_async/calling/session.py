@@ -328,13 +328,21 @@ class SessionDriver:
 
     def _hand_over(self, reason: str) -> None:
         """Have all calls that have not left go natively, in the order in which they were begun."""
-        with self._lock:
-            withdrawn = self.session.machine.withdraw(lambda _: True)
+        withdrawn = self._withdraw(lambda _: True)
         for one in withdrawn:
             one.call.reason = reason
             self._begin_natively(one.call, one.payload, one.with_head)
         moved, self._moved = self._moved, self.mailbox.loop.create_future()
         moved.set_result(None)
+
+    def _withdraw(self, which: Callable[[AsyncCall[Any]], bool]) -> list[Withdrawn[AsyncCall[Any]]]:
+        """Take calls back that have not left. A session that no server knows goes with the last of them."""
+        with self._lock:
+            session = self.session
+            withdrawn = session.machine.withdraw(which)
+            if not (session.opened or session.machine.outstanding):
+                self.session = self._new_session()  # what is left are names of methods: no reason to connect
+        return withdrawn
 
     def _begin_natively(self, call: AsyncCall[Any], payload: bytes, with_head: bool) -> bool:
         metadata: tuple[tuple[str, str | bytes], ...] = ()
@@ -372,8 +380,7 @@ class SessionDriver:
 
     def refuse_unsent(self, failure: Fault, *, all_of_them: bool) -> None:
         """There is no session: fail the calls that are not willing to wait for one, or all; none was executed."""
-        with self._lock:
-            withdrawn = self.session.machine.withdraw(lambda call: all_of_them or not call.wait_for_ready)
+        withdrawn = self._withdraw(lambda call: all_of_them or not call.wait_for_ready)
         failure = not_executed(failure)
         for item in withdrawn:
             item.call.settle(failure)
@@ -410,7 +417,11 @@ class SessionDriver:
             if call.done():  # it was aborted just now
                 continue
             call.tries += one.in_part
-            call.number = 0 if call.tries >= MAX_TRIES else machine.begin(one.method, one.payload, call, one.with_head)
+            payload = one.payload
+            if one.with_head and call.deadline is not None:
+                request, _, metadata = read_call_head(payload)
+                payload = call_head(request, call.time_remaining(), metadata)
+            call.number = 0 if call.tries >= MAX_TRIES else machine.begin(one.method, payload, call, one.with_head)
             if not call.number:
                 elsewhere.append(one)
                 continue

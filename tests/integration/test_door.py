@@ -20,6 +20,7 @@ import rpc_async
 from rpc_async import RpcStatus, begin
 from rpc_async.calling.choice import Transport
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
+from rpc_async.testing import CuttingProxy
 from tests.harness import PATIENCE, EchoCall, Parked, Servicer, outcome, request, response, serve, until
 
 SESSION = "/rpc_async.v1.AsyncCalls/Session"
@@ -427,3 +428,109 @@ async def test_a_channel_that_is_dropped_warns_and_its_calls_still_settle(transp
         server_call.complete(response(b"still"))
         assert (await asyncio.wait_for(call, PATIENCE)).payload == b"still"
         await until(lambda: len(server._sessions) == 0, "its session is closed")
+
+
+async def test_a_channel_whose_only_call_has_failed_does_not_go_on_connecting() -> None:
+    """As gRPC's own: it connects for calls, or where it is asked to."""
+    attempts: list[None] = []
+
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        attempts.append(None)
+        writer.close()
+
+    listener = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    async with rpc_async.connect(f"127.0.0.1:{port}", transport="session") as channel:
+        error = await outcome(begin(demo_pb2_grpc.DemoStub(channel).Echo, request()))
+        assert error.executed is False
+        assert channel._session is not None
+        await until(lambda: channel._session is not None and channel._session._streams._waker is not None, "it sleeps")
+        assert attempts
+    listener.close()
+    await listener.wait_closed()
+
+
+# -- sessions that are lost -----------------------------------------------------------------------------
+
+
+async def test_C13_C14_what_surely_was_not_executed_is_begun_anew_in_its_order_and_within_its_deadline() -> None:
+    class Noting(Servicer):
+        def __init__(self) -> None:
+            self.seen: list[tuple[bytes, float | None]] = []
+            self.held: list[EchoCall] = []
+
+        @rpc_async.manager(inline=True)
+        def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
+            self.seen.append((request.payload[:8], call.time_remaining()))
+            self.held.append(call)
+
+    first, second = Noting(), Noting()
+    async with serve(first) as (_, old), serve(second) as (_, new), CuttingProxy(old) as proxy:
+        async with rpc_async.connect(proxy.target, transport="session") as channel:
+            echo = demo_pb2_grpc.DemoStub(channel).Echo
+            ran = begin(echo, request(b"ran"))
+            await until(lambda: len(first.seen) == 1)
+            proxy.stall("to_server")
+            seen = proxy.bytes_to_server
+            large = begin(echo, request(b"large   " + bytes(20_000_000)), wait_for_ready=True)
+            behind = [
+                begin(echo, request(b"call %3d" % number), wait_for_ready=True, timeout=60.0) for number in range(50)
+            ]
+            await until(lambda: proxy.bytes_to_server > seen, "a part of the large one has left")
+            proxy.lead_to(new)
+            proxy.cut()
+            proxy.resume()
+            error = await outcome(ran)
+            assert (error.status, error.executed) == (RpcStatus.CALL_FAILED, None)
+            await until(lambda: len(second.seen) == 51, "all of them arrive")
+            assert [payload for payload, _ in second.seen] == [b"large   ", *(b"call %3d" % n for n in range(50))]
+            assert all(left is not None and left < 60.0 for _, left in second.seen[1:])
+            for call in second.held:
+                call.complete(response(b"anew"))
+            assert {(await asyncio.wait_for(call, PATIENCE)).payload for call in (large, *behind)} == {b"anew"}
+            assert len(first.seen) == 1, "none of them was executed there"
+
+
+async def test_C14_a_request_that_three_sessions_died_of_goes_natively() -> None:
+    """Whatever cuts them (a proxy's limit) would cut the next one too; gRPC's own call tells why, or gets through."""
+    limit, cut = 1_000_000, 0
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, bounded: bool) -> None:
+        nonlocal cut
+        count = 0
+        while data := await reader.read(1 << 16):
+            count += len(data)
+            if bounded and cut < 3 and count > limit:
+                cut += 1
+                break
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    class Echoing(Servicer):
+        executed = 0
+
+        @rpc_async.manager(inline=True)
+        def Echo(self, request: demo_pb2.EchoRequest, call: EchoCall) -> None:
+            self.executed += 1
+            call.complete(response(request.payload[:8]))
+
+    servicer = Echoing()
+    async with serve(servicer, linger=0.0) as (_, target):
+
+        async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            upstream = await asyncio.open_connection(*target.split(":"))
+            await asyncio.gather(
+                relay(reader, upstream[1], True), relay(upstream[0], writer, False), return_exceptions=True
+            )
+            writer.close()
+
+        listener = await asyncio.start_server(proxy, "127.0.0.1", 0)
+        port = listener.sockets[0].getsockname()[1]
+        async with rpc_async.connect(f"127.0.0.1:{port}", linger=0.0) as channel:
+            call = begin(demo_pb2_grpc.DemoStub(channel).Echo, request(b"12345678" + bytes(10_000_000)))
+            assert (await asyncio.wait_for(call, PATIENCE)).payload == b"12345678"
+            assert (call.transport, servicer.executed, cut) == ("native", 1, 3)
+            assert "3 sessions were lost" in call.transport_reason
+        listener.close()
+        await listener.wait_closed()
