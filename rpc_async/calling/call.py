@@ -327,7 +327,7 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
 
     def expire(self) -> bool:
         """The deadline has passed: abort for that reason (C12)."""
-        text = "the deadline passed before the call settled"
+        text = "Deadline Exceeded"  # gRPC's own words
         return self._abort(fault(RpcStatus.CALL_CANCELLED, text, cancel_reason=CancelReason.DEADLINE))
 
     def _abort(self, failure: Fault) -> bool:
@@ -398,7 +398,13 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
     async def debug_error_string(self) -> str:
         """Wait for the call to settle, and return what there is of a failure for who looks for its cause."""
         outcome = await self._outcome()
-        return self._error(outcome).debug_error_string() if isinstance(outcome, Fault) else ""
+        if isinstance(outcome, Fault):
+            return self._error(outcome).debug_error_string()
+        native: Any = self.native
+        if native is None:
+            return ""
+        text: str = await self.driver.run(native.debug_error_string())  # None, of an interceptor's own reply
+        return text
 
     async def initial_metadata(self) -> grpc.aio.Metadata:
         """Wait for the server's initial metadata, which grpc.aio hands over when a unary call ends."""

@@ -224,6 +224,11 @@ class Channel(grpc.aio.Channel):
             ) from None
         return self._open(io)
 
+    @property
+    def takes_call_credentials(self) -> bool:
+        """Whether its calls may have credentials of their own."""
+        return self._dialer.takes_call_credentials
+
     def session(self) -> SessionDriver | None:
         """Return what carries calls by sessions; None where they go natively."""
         session = self._session
@@ -376,9 +381,9 @@ def connect(
         compression: gRPC's compression for what the client sends.
 
     Raises:
-        InvalidArgument: The target is empty, no text, or its port is no port; the transport is unknown, or it is
-            "session" and the channel has what no session can do; a number of seconds that is none; another value that
-            is not of its kind.
+        InvalidArgument: The target is blank, no text, or its port is no port (an empty one is refused at the first
+            use); the transport is unknown, or it is "session" and the channel has what no session can do; a number of
+            seconds that is none; another value that is not of its kind.
     """
     if transport not in ("auto", "session", "native"):
         raise InvalidArgument(f"transport {transport!r}: 'auto', 'session' or 'native'")

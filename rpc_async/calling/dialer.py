@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 
 from rpc_async.calling.choice import without_interceptors
+from rpc_async.errors import InvalidArgument
 
 __all__ = ["Dialer"]
 
@@ -44,6 +45,11 @@ class Dialer:
         self._compression = compression
         self._keepalive = keepalive
 
+    @property
+    def takes_call_credentials(self) -> bool:
+        """Whether calls may have credentials of their own, which gRPC sends over secure connections only."""
+        return self._credentials is not None or self.by is not None
+
     def native(self) -> grpc.aio.Channel:
         """Make the gRPC channel for native calls."""
         return self._dial(self._options, self._interceptors)
@@ -64,6 +70,8 @@ class Dialer:
     def _dial(self, options: Mapping[str, Any], interceptors: Sequence[grpc.aio.ClientInterceptor]) -> grpc.aio.Channel:
         if self.by is not None:
             return self.by()
+        if not self.target:
+            raise InvalidArgument("the target is empty: name a server, such as localhost:50051; no call was begun")
         # By keyword, as gRPC documents it: what wraps these functions reads the keywords (OpenTelemetry does).
         how: dict[str, Any] = {
             "options": tuple(options.items()),

@@ -59,13 +59,22 @@ class Method:
         wait_for_ready: bool | None,
         compression: grpc.Compression | None,
     ) -> tuple[float | None, CallOptions]:
-        """Return the time-out, and what goes with a call. Raises InvalidArgument: then no call is begun."""
+        """Return the time-out, and what goes with a call.
+
+        Raises:
+            InvalidArgument: Something has a value that it may not have. No call is begun.
+            InvalidBinding: There are credentials, and the channel has none.
+        """
         if timeout is not None:
             timeout = checked_timeout(timeout)
         if metadata is None and credentials is None and wait_for_ready is None and compression is None:
             return timeout, PLAIN
-        if credentials is not None and not isinstance(credentials, grpc.CallCredentials):
-            raise InvalidArgument(f"credentials {credentials!r}: a grpc.CallCredentials, or None")
+        if credentials is not None:
+            if not isinstance(credentials, grpc.CallCredentials):
+                raise InvalidArgument(f"credentials {credentials!r}: a grpc.CallCredentials, or None")
+            if not self._channel.takes_call_credentials:
+                text = "Call credentials are only valid on secure channels: connect(credentials=…); no call was begun"
+                raise InvalidBinding(f"{self._method}: {text}")
         compression = checked_compression(compression)
         pairs = check_metadata(metadata)
         if any(key == CALL_ID_KEY for key, _ in pairs):

@@ -23,15 +23,16 @@ def checked_target(target: Any) -> str:
     """Return a target as it was given.
 
     Raises:
-        InvalidArgument: It is no text, it is empty, or it is a host with a port that is none.
+        InvalidArgument: It is no text, it is blank, or it is a host with a port that is none. An empty one is taken, as
+            by gRPC, and refused where it is used; and gRPC takes port 0, where nobody is reached.
     """
     if not isinstance(target, str):
         raise InvalidArgument(f"target {target!r}: the name of a server, such as localhost:50051")
-    if not target.strip():
-        raise InvalidArgument("the target is empty: name a server, such as localhost:50051")
+    if target and not target.strip():
+        raise InvalidArgument("the target is blank: name a server, such as localhost:50051")
     named = _HOST_AND_PORT.match(target)
     if named is None or named[1].lower() in _SCHEMES or named[2] in _NAMED_PORTS:
         return target
-    if not (named[2].isdecimal() and named[2].isascii() and 0 < int(named[2]) < 65536):
-        raise InvalidArgument(f"target {target!r}: {named[2]!r} is no port; ports are 1 to 65535")
+    if not (named[2].isdecimal() and named[2].isascii() and int(named[2]) < 65536):
+        raise InvalidArgument(f"target {target!r}: {named[2]!r} is no port; ports are 0 to 65535")
     return target

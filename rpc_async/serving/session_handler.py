@@ -166,7 +166,7 @@ class HandlerCall:
         if not self.context.cut_off():
             executed = None if self.context.begun else False  # what was begun may be an interceptor's part
             if reason is CancelReason.DEADLINE:
-                text = "the deadline passed"
+                text = "Deadline Exceeded"  # gRPC's own words
                 self.fail(fault(RpcStatus.CALL_CANCELLED, text, cancel_reason=reason, executed=executed))
             elif reason is CancelReason.SHUTDOWN:
                 self.fail(shutdown_fault(executed=executed))

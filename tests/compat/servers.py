@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_g
 
 from rpc_async.demo.v1 import demo_pb2
 from tests.compat.ends import Waiting
-from tests.compat.lab import ALL_KINDS, Lab, Seen, attempt, case, method, outcome, raised, unary
+from tests.compat.lab import ALL_KINDS, Lab, Seen, attempt, case, echo, method, outcome, raised, unary
 
 
 @case()
@@ -46,6 +46,25 @@ async def stop_with_grace_lets_calls_end(lab: Lab) -> Seen:
     await stopping
     late = method(channel, "Wait")(b"")
     return {"reply": reply, "after": (await late.code()).name}
+
+
+@case()
+async def a_call_that_comes_as_its_server_stops(lab: Lab) -> Seen:
+    looked_up = asyncio.Event()
+
+    class Handlers(grpc.GenericRpcHandler):
+        def service(self, handler_call_details: Any) -> Any:
+            if handler_call_details.method != "/other.Service/Any":
+                return None
+            looked_up.set()  # its request has not been read yet
+            return unary(echo)
+
+    served = await lab.serve({}, register=lambda server: server.add_generic_rpc_handlers([Handlers()]))
+    other: Any = lab.connect(served.target).unary_unary("/other.Service/Any")
+    call = other(b"in time")
+    await looked_up.wait()
+    await served.server.stop(5.0)
+    return {"call": str(await outcome(call)).partition(":")[0]}
 
 
 @case()

@@ -17,7 +17,6 @@ from tests.compat.certificates import certificates
 from tests.compat.interceptors import MarkBoth, MarkDown, MarkUnary, MarkUp
 from tests.compat.lab import ALL_KINDS, Lab, Mix, method
 from tests.compat.security import Tokens
-from tests.compat.test_compat import OPEN
 
 
 def composite() -> grpc.ChannelCredentials:
@@ -43,8 +42,6 @@ HINDRANCES: dict[str, Callable[[], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", HINDRANCES)
 async def test_what_a_session_cannot_do_goes_natively_or_is_refused(name: str) -> None:
-    if name in OPEN:
-        pytest.xfail("being mended")
     with pytest.raises(rpc_async.InvalidArgument, match="transport 'session'"):
         rpc_async.connect("localhost:1", transport="session", **HINDRANCES[name]())
     lab, made = Lab(Mix("auto", "ours")), HINDRANCES[name]()

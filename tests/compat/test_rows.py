@@ -13,7 +13,7 @@ from rpc_async.calling.call import AsyncCall
 from rpc_async.calling.method import UnaryMethod
 from tests.compat.differences import DOCUMENT, differences, differences_of, holds, rows, written
 from tests.compat.lab import CASES, MIXES, Mix, play
-from tests.compat.test_compat import MODULES, OPEN
+from tests.compat.test_compat import MODULES
 
 HERE = Path(__file__).parent
 
@@ -91,8 +91,6 @@ async def test_a_row_says_which_wire_its_calls_take(wire: str, name: str, monkey
         begun.append(call)
         return call
 
-    if name in OPEN:
-        pytest.xfail("being mended")
     monkeypatch.setattr(UnaryMethod, "__call__", begin)
     await play(CASES[name], Mix("auto", "ours"))
     wires = {call.transport for call in begun if call.transport_reason}

@@ -18,7 +18,7 @@ MIB = 1024 * 1024
 ECHO = "/rpc_async.demo.v1.Demo/Echo"
 
 
-@pytest.mark.parametrize("target", ["", "  ", "host:0", "host:65536", "host:port", "[::1]:99999"])
+@pytest.mark.parametrize("target", ["  ", "host:65536", "host:port", "[::1]:99999"])
 def test_a_target_that_is_none(target: str) -> None:
     with pytest.raises(rpc_async.InvalidArgument) as caught:
         rpc_async.connect(target)

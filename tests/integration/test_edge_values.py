@@ -330,17 +330,30 @@ async def test_whatever_gRPC_resolves_is_called(socket_wire: SocketWire, kind: s
     [
         "host", "[::1]", "[::1]:50051", "ipv6:[::1]:50051", "ipv6:%5B::1%5D:50051", "::1", "dns:host", "dns://8.8.8.8/host:443",
         "xds:///service", "vsock:2:1234", "host:https", "host:http", "unix:relative", "unix-abstract:name%00more",
-        "google-c2p:///service", "DNS:host",
+        "google-c2p:///service", "DNS:host", "host:0",
     ],
 )  # fmt: skip
 def test_whatever_gRPC_judges_is_left_to_it(target: str) -> None:
     assert rpc_async.connect(target).target == target
 
 
-@pytest.mark.parametrize("target", [None, 5, b"host:1", "", " ", "host:0", "host:", "host:-1", "host:65536", "host:１"])
+@pytest.mark.parametrize("target", [None, 5, b"host:1", " ", "host:", "host:-1", "host:65536", "host:１"])
 def test_a_target_that_is_plainly_none_is_refused(target: Any) -> None:
     with pytest.raises(InvalidArgument, match="target"):
         rpc_async.connect(target)
+
+
+@pytest.mark.parametrize("transport", ["native", "auto", "session"])
+async def test_an_empty_target_is_refused_at_the_first_use(transport: Any) -> None:
+    channel = rpc_async.connect("", transport=transport)
+    with pytest.raises(InvalidArgument, match="empty"):
+        channel.unary_unary("/a/B")(b"")
+    with pytest.raises(InvalidArgument, match="empty"):
+        async with rpc_async.connect("", transport=transport):
+            raise AssertionError
+    with pytest.raises(InvalidArgument, match="empty"), rpc_async.connect("", transport=transport):
+        raise AssertionError
+    await channel.close()
 
 
 # -- gRPC's classes -------------------------------------------------------------------------------------
