@@ -59,7 +59,8 @@ def table() -> str:
     """Return the table as the document has it."""
     lines = ["| what | grpc.aio | here | why | seen in |", "|---|---|---|---|---|"]
     for row in rows():
-        cases = "<br>".join(f"`{case}`" for case in row.get("cases", {}))
+        tests = [test for some in row.get("grpc_tests", {}).values() for test in some]
+        cases = "<br>".join([f"`{case}`" for case in row.get("cases", {})] + [f"gRPC's own `{test}`" for test in tests])
         cells = (row["name"], row["grpc"], row["here"], row["why"], cases)
         lines.append("| " + " | ".join(re.sub(r"\s+", " ", cell).strip().replace("|", r"\|") for cell in cells) + " |")
     return "\n".join(lines)

@@ -109,7 +109,9 @@ async def test_what_is_no_number_of_seconds_is_refused_everywhere(wire: Wire, se
         server_call = await servicer.next()
         with pytest.raises(InvalidArgument, match="abort_after"):
             call.request_cancel(abort_after=seconds)
-        for wait in (call.wait, call.result, CompletionQueue().get, CompletionQueue().get_many, alertable_wait):
+        queue = CompletionQueue()
+        waits: list[Callable[..., Any]] = [call.wait, call.result, queue.get, queue.get_many, alertable_wait]
+        for wait in waits:
             with pytest.raises(InvalidArgument, match="timeout"):
                 await asyncio.to_thread(wait, timeout=seconds)
         with pytest.raises(InvalidArgument, match="grace"):
