@@ -212,7 +212,14 @@ class Link:
     @property
     def wants_to_send(self) -> bool:
         """Whether `take` has something to give, or an acknowledgement is due."""
-        return self._takeable or bool(self._again) or self.ack_due
+        if self._again:
+            return True
+        if self._retained_bytes < WINDOW and self._sent - self.acknowledged < WINDOW_FRAMES:  # `ready`
+            if self._queue and not (self._queued_large and self._held_up):
+                return True
+            if self._large and self._pacer.room:
+                return True
+        return self.ack_due
 
     @property
     def full(self) -> bool:
@@ -240,14 +247,6 @@ class Link:
     def ready(self) -> bool:
         """Whether `take` gives what is pushed: the other side has acknowledged enough."""
         return self._retained_bytes < WINDOW and self._sent - self.acknowledged < WINDOW_FRAMES
-
-    @property
-    def _takeable(self) -> bool:
-        if not self.ready:
-            return False
-        if self._queue and not self._held_up:
-            return True
-        return bool(self._large) and self._pacer.room
 
     @property
     def _held_up(self) -> bool:
@@ -326,8 +325,8 @@ class Link:
 
     def sleep(self) -> bool:
         """Put the writer to sleep if there is nothing to send. Returns whether it sleeps."""
-        self.asleep = not self.wants_to_send
-        return self.asleep
+        self.asleep = asleep = not self.wants_to_send
+        return asleep
 
     def _rouse(self) -> None:
         if self.wants_to_send:
