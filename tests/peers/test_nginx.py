@@ -66,6 +66,7 @@ def check_truth(all_of_it: Proxied, failures: list[Any]) -> None:
 async def test_all_calls_succeed_as_documented(as_documented: Proxied, transport: Transport) -> None:
     async with rpc_async.connect(as_documented.target, transport=transport) as channel:
         assert await settled(echoes(demo_pb2_grpc.DemoStub(channel))) == []
+        assert as_documented.streams_ended() == 0, "cut and resumed, which nothing in this configuration should do"
     assert Counter(as_documented.executed) == Counter(f"echo-{number}" for number in range(CALLS))
 
 
@@ -119,6 +120,7 @@ async def test_a_reload_is_not_noticed(as_documented: Proxied, transport: Transp
         assert await settled(echoes(stub)) == []
         as_documented.let_go()
         assert await settled(waiting) == []
+        assert as_documented.streams_ended() == 0
     check_truth(as_documented, [])
 
 
@@ -193,9 +195,9 @@ async def test_none_is_executed_twice_by_default(by_default: Proxied, transport:
 async def test_a_known_limit_is_kept(tmp_path: Path, transport: Transport) -> None:
     """The session goes over to a fresh stream before the limit, where it meets its server again."""
     block = documented().replace("client_max_body_size 0;", "client_max_body_size 1m;")
-    options: Any = {"max_stream_bytes": 1_000_000}
     with proxied(tmp_path, block) as all_of_it:
-        async with rpc_async.connect(all_of_it.target, transport=transport, **options) as channel:
+        async with rpc_async.connect(all_of_it.target, transport=transport, max_stream_bytes=1_000_000) as channel:
             for _ in range(3):
                 assert await settled(echoes(demo_pb2_grpc.DemoStub(channel))) == []
+        assert "too large" not in all_of_it.errors()
     assert Counter(all_of_it.executed) == Counter([f"echo-{number}" for number in range(CALLS)] * 3)
