@@ -211,4 +211,4 @@ else:
         routine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, context: contextvars.Context
     ) -> asyncio.Task[None]:
         """Make a task. Its first step is its own: `current_task()` and `timeout()` would be wrong outside it."""
-        return loop.create_task(routine, context=context)
+        return asyncio.Task(routine, loop=loop, context=context)

@@ -40,6 +40,7 @@ class Gate(grpc.aio.ServerInterceptor):
         self._codecs = codecs
         self._max_payload = max_payload
         self._stream = stream
+        self._decoders: dict[str, tuple[tuple[Any, Any], Codec]] = {}
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -57,25 +58,33 @@ class Gate(grpc.aio.ServerInterceptor):
             raise  # which gRPC answers
         except BaseException as error:  # gRPC would leave the client waiting
             return _failing(f"an interceptor raised {type(error)}", error)
+        return self.decode_first(method, handler)
+
+    def decode_first(self, method: str, handler: Handler | None) -> Handler | None:
+        """Return the handler to run, for the one that the users' interceptors have given."""
         if handler is None or method not in self._codecs:
             return handler
         behaviour: Any = handler.unary_unary
         if not inspect.iscoroutinefunction(behaviour):
             return handler
-        return grpc.unary_unary_rpc_method_handler(self._decoding(method, handler, behaviour))
+        functions = handler.request_deserializer, handler.response_serializer
+        before, codec = self._decoders.get(method, (None, None))
+        if codec is None or before != functions:
+            codec = Codec(method, *functions, self._max_payload)
+            self._decoders[method] = functions, codec
+        return grpc.unary_unary_rpc_method_handler(_decoding(codec, behaviour))
 
-    def _decoding(self, method: str, handler: Handler, behaviour: Any) -> Callable[[bytes, Context], Awaitable[bytes]]:
-        codec = Codec(method, handler.request_deserializer, handler.response_serializer, self._max_payload)
 
-        async def serve(payload: bytes, context: Context) -> bytes:
-            try:
-                request = codec.decode(payload)
-            except BadStubData as error:
-                await abort_call(context, fault(RpcStatus.BAD_STUB_DATA, str(error), executed=False))
-            reply: bytes = codec.encode(await behaviour(request, context))
-            return reply
+def _decoding(codec: Codec, behaviour: Any) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    async def serve(payload: bytes, context: Context) -> bytes:
+        try:
+            request = codec.decode(payload)
+        except BadStubData as error:
+            await abort_call(context, fault(RpcStatus.BAD_STUB_DATA, str(error), executed=False))
+        reply: bytes = codec.encode(await behaviour(request, context))
+        return reply
 
-        return serve
+    return serve
 
 
 def _cancelled() -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Executor
 from typing import Any, Final
 
@@ -25,8 +25,19 @@ _LOGGER: Final = logging.getLogger("rpc_async.serving")
 Handler = Any  # grpc.RpcMethodHandler, whose type arguments exist in its stubs only
 
 
-async def run_handler(finding: Awaitable[Handler | None], context: HandlerContext, pool: Executor) -> None:
+async def run_handler(
+    finding: Awaitable[Handler | None],
+    context: HandlerContext,
+    pool: Executor,
+    take: Callable[[Handler], Handler | None] | None = None,
+) -> None:
     """Find a call's handler, through the interceptors, run it to its end, and have its context send the outcome.
+
+    Args:
+        finding: Finds it; None: there is none.
+        context: The call's.
+        pool: Where handlers run that are no coroutines.
+        take: Is given the handler, and returns the one to run; None: it sees to the call itself.
 
     Raises:
         CancelledError: The handler was cancelled, or says so: nothing was sent.
@@ -37,7 +48,7 @@ async def run_handler(finding: Awaitable[Handler | None], context: HandlerContex
             handler = await finding
             if handler is None:
                 context.finish(int(GrpcCode.UNIMPLEMENTED), "Method not found!")
-            else:
+            elif take is None or (handler := take(handler)) is not None:
                 await _serve(handler, context, pool)
         except grpc.aio.AbortError as error:
             if error is not context.abortion:

@@ -23,7 +23,7 @@ from rpc_async.serving.native import NativeManagers, call_details
 from rpc_async.serving.ordinary import OrdinaryHandlers
 from rpc_async.serving.pipe import shape_of
 from rpc_async.serving.session import ManagerMethod, ServedCall
-from rpc_async.serving.session_handler import CallDetails, HandlerCalls
+from rpc_async.serving.session_handler import Behind, CallDetails, HandlerCalls
 from rpc_async.serving.sessions import SessionService
 from rpc_async.v1 import calls_pb2_grpc
 from rpc_async.wire.metadata import DEFAULT_MAX_PAYLOAD, MAX_METADATA
@@ -129,6 +129,7 @@ class Server(grpc.aio.Server):
         self._handlers: list[grpc.GenericRpcHandler] = []
         self._tables_only = True
         self._manager_methods: dict[str, ManagerMethod] = {}
+        self._behind: dict[str, Behind] = {}
         self._sessions = SessionService(
             self._dispatcher,
             linger=linger,
@@ -142,10 +143,13 @@ class Server(grpc.aio.Server):
             stream = grpc.stream_stream_rpc_method_handler(self._sessions.serve)  # raw: it looks at sizes first
             service, _, method = SESSION_METHOD[1:].partition("/")
             self._register([grpc.method_handlers_generic_handler(service, {method: stream})])
+        gate = None
         if self._message_codecs is not None:
-            interceptors = (Gate(self._message_codecs, self._max_payload, stream), *interceptors)
-        self._interceptors = tuple(interceptors)
-        self._others = HandlerCalls(self._dispatcher, self._find, interceptors, self._max_payload)
+            gate = Gate(self._message_codecs, self._max_payload, stream)
+        self._others = HandlerCalls(
+            self._dispatcher, self._find, interceptors, gate, self._behind.get, self._max_payload
+        )
+        self._interceptors = tuple(interceptors) if gate is None else (gate, *interceptors)
         self._make_inner: Callable[[], grpc.aio.Server] = partial(
             plain_server(),
             self._pool,
@@ -235,12 +239,15 @@ class Server(grpc.aio.Server):
             routine = behaviour if mark.takes_request else lambda _, call: behaviour(call)
             serve = self._managers.handler(codec, mark.kind, routine, shape)
             return _MAKE[pulls, pushes](serve, *wanted)
+        adapted = grpc.unary_unary_rpc_method_handler(self._managers.handler(codec, mark.kind, behaviour), *wanted)
+        target = ManagerMethod(Codec(method, *functions, self._max_payload), mark.kind, behaviour)
         if isinstance(codec, MessageCodec):
             assert self._message_codecs is not None
             self._message_codecs[method] = codec
+            self._behind[method] = Behind(adapted, target)
         elif fixed:
-            self._manager_methods[method] = ManagerMethod(codec, mark.kind, behaviour)
-        return grpc.unary_unary_rpc_method_handler(self._managers.handler(codec, mark.kind, behaviour), *wanted)
+            self._manager_methods[method] = target
+        return adapted
 
     def _start_otherwise(self, *call: Any) -> ServedCall | None:
         return self._others.start(*call)

@@ -82,8 +82,8 @@ class ManagerMethod(NamedTuple):
 class ServedCall(Protocol):
     """A call of a session, whoever serves it."""
 
-    def ask(self) -> RpcStatus:
-        """The client asked it to stop. Returns what to tell the client."""
+    def ask(self) -> RpcStatus | None:
+        """The client asked it to stop. Returns what to tell the client; None: it will be told later (`note`)."""
         ...
 
     def orphan(self, reason: CancelReason) -> None:
@@ -326,8 +326,8 @@ class ServedSession:
         call = self.machine.calls.get(number)
         if kind == _CANCEL:
             status = RpcStatus.NO_CALL_ACTIVE if call is None else call.ask()
-            self.machine.link.push(_NOTE, number, cancel_note(status))
-            self.wake()
+            if status is not None:
+                self.note(number, status)
         elif call is not None:
             call.watch()
 
@@ -363,6 +363,11 @@ class ServedSession:
         for number in numbers:
             head = fault_head(fault(RpcStatus.SERVER_TOO_BUSY, _NO_ROOM), BothMetadata())
             self.machine.refuse(number, _FAULT, head)
+
+    def note(self, number: int, status: RpcStatus) -> None:
+        """Tell the client what became of its asking a call to stop."""
+        self.machine.link.push(_NOTE, number, cancel_note(status))
+        self.wake()
 
     def progressed(self, number: int, record: CallRecord) -> None:
         """A call that is watched has a new report. The latest wins."""

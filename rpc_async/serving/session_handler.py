@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import grpc
 import grpc.aio
 
 from rpc_async.core.frames import FrameKind
 from rpc_async.core.outcome import Fault, fault
+from rpc_async.errors import BadStubData
 from rpc_async.serving.dispatcher import Dispatcher
 from rpc_async.serving.handler_context import HandlerContext, Pairs
+from rpc_async.serving.interceptors import Gate
 from rpc_async.serving.record import CallRecord, shutdown_fault
 from rpc_async.serving.running import run_handler
+from rpc_async.serving.session_call import SessionCall
 from rpc_async.status import CancelReason, RpcStatus
 from rpc_async.wire.faults import fault_from_failure
 from rpc_async.wire.metadata import Metadatum, call_metadata
 from rpc_async.wire.session import BothMetadata, fault_head, reply_head
 
 if TYPE_CHECKING:
-    from rpc_async.serving.session import Identity, ServedSession
+    from rpc_async.serving.session import Identity, ManagerMethod, ServedSession
 
-__all__ = ["CallDetails", "HandlerCall", "HandlerCalls"]
+__all__ = ["Behind", "CallDetails", "HandlerCall", "HandlerCalls"]
 
 _REPLY, _REPLY_WITH_HEAD, _FAULT = int(FrameKind.REPLY), int(FrameKind.REPLY_WITH_HEAD), int(FrameKind.FAULT)
 
@@ -38,6 +42,15 @@ Handler = Any  # grpc.RpcMethodHandler, whose type arguments exist in its stubs 
 Find = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
 
 
+class Behind(NamedTuple):
+    """A manager routine's method that stands behind interceptors."""
+
+    handler: Handler
+    """What the interceptors are given."""
+    target: ManagerMethod
+    """What serves a call whose handler they have left as it was."""
+
+
 class HandlerCalls:
     """Serves such calls of one server."""
 
@@ -46,9 +59,22 @@ class HandlerCalls:
         dispatcher: Dispatcher,
         find: Callable[[grpc.HandlerCallDetails], Handler | None],
         interceptors: Iterable[grpc.aio.ServerInterceptor],
+        gate: Gate | None,
+        behind: Callable[[str], Behind | None],
         max_payload: int,
     ) -> None:
-        """Make it: `find` looks a method's handler up, `interceptors` stand before it, the first one outermost."""
+        """Make it.
+
+        Args:
+            dispatcher: What all wires of the server share.
+            find: Looks a method's handler up.
+            interceptors: They stand before it, the first one outermost.
+            gate: It stands before them, if there are any.
+            behind: Finds the manager routine behind them, if one serves a method.
+            max_payload: Bytes: the largest reply.
+        """
+        self.gate: Final = gate
+        self.behind: Final = behind
         self.dispatcher: Final = dispatcher
         self.max_payload: Final = max_payload
         self._running: set[HandlerCall] = set()
@@ -97,10 +123,15 @@ class HandlerCall:
     """One call."""
 
     __slots__ = (
+        "_asked",
         "_calls",
+        "_found",
+        "_given",
+        "_payload",
         "_record",
         "_task",
         "_timer",
+        "_watched",
         "call_id",
         "cause",
         "context",
@@ -132,7 +163,10 @@ class HandlerCall:
         """Why the client does not wait any more."""
         self.context: Final = _SessionContext(self, payload)
         self._calls = calls
+        self._given = metadata
+        self._payload = payload
         self._record: CallRecord | None = None
+        self._found = self._asked = self._watched = False
         self._timer: asyncio.TimerHandle | None = None
         if self.deadline is not None:
             self._timer = loop.call_at(self.deadline, self.orphan, CancelReason.DEADLINE)
@@ -150,12 +184,19 @@ class HandlerCall:
 
     # -- what the client says ---------------------------------------------------------------------------
 
-    def ask(self) -> RpcStatus:
-        """Ask the manager routine behind the interceptors, if it is one."""
-        record = self._calls.dispatcher.table.find(self.call_id, self.session.loop.time())
-        if record is None:
+    def ask(self) -> RpcStatus | None:
+        """Ask the manager routine behind the interceptors, if it is one, and once that is known."""
+        if not self._found:
+            self._asked = True
+            return None
+        table, now = self._calls.dispatcher.table, self.session.loop.time()
+        record = table.find(self.call_id, now)
+        if record is not None:
+            record.ask_cancel()
+        elif self._calls.behind(self.method) is None:
             return RpcStatus.CANNOT_SUPPORT
-        record.ask_cancel()
+        else:
+            table.keep_cancel(self.call_id, False, now)  # an interceptor's part runs, and the manager's is to come
         return RpcStatus.OK
 
     def orphan(self, reason: CancelReason) -> None:
@@ -174,6 +215,7 @@ class HandlerCall:
 
     def watch(self) -> None:
         """Watch the manager routine behind the interceptors, once it runs, if it is one."""
+        self._watched = True
         table = self._calls.dispatcher.table
         record = table.find(self.call_id, self.session.loop.time())
         if record is None:
@@ -197,7 +239,8 @@ class HandlerCall:
     async def _run(self) -> None:
         dispatcher, context = self._calls.dispatcher, self.context
         try:
-            await run_handler(self._calls.find(CallDetails(self.method, self.metadata)), context, dispatcher.pool)
+            finding = self._calls.find(CallDetails(self.method, self.metadata))
+            await run_handler(finding, context, dispatcher.pool, self._take)
         except asyncio.CancelledError:
             if self.cause is None and not context.cut_off():
                 text = "the handler raised CancelledError, though nobody cancelled the call"
@@ -210,6 +253,49 @@ class HandlerCall:
             dispatcher.table.expect(self.call_id, None)
             self._calls.ended(self)
             context.ended()
+
+    def _take(self, handler: Handler) -> Handler | None:
+        """The interceptors have given the call's handler: run it, unless it is that of a manager routine as it was."""
+        calls = self._calls
+        self._found = True
+        behind = calls.behind(self.method)
+        if behind is not None and handler is behind.handler:
+            self._hand_over(behind.target)
+            return None
+        if self._asked and (status := self.ask()) is not None:
+            self.session.note(self.number, status)
+        return handler if calls.gate is None else calls.gate.decode_first(self.method, handler)
+
+    def _hand_over(self, target: ManagerMethod) -> None:
+        """Have a manager routine serve the call, as it serves one that no interceptor stands before."""
+        session, number, dispatcher = self.session, self.number, self._calls.dispatcher
+        if self.context.cut_off() or self.cause is not None:
+            return
+        refusal = dispatcher.refusal()
+        if refusal is not None:
+            self.fail(refusal)
+            return
+        codec, kind, routine = target
+        try:
+            request = codec.decode(self._payload)
+        except BadStubData as error:
+            self.fail(fault(RpcStatus.BAD_STUB_DATA, str(error), executed=False))
+            return
+        except (KeyboardInterrupt, SystemExit) as error:
+            self.fail(fault(RpcStatus.BAD_STUB_DATA, f"{self.method}: the request was not read", executed=False))
+            dispatcher.let_through(error)
+            return
+        session.machine.calls[number] = record = SessionCall(session, number, codec, dispatcher, self._given)
+        dispatcher.running += 1
+        if self.deadline is not None:
+            record.expire_in(max(self.deadline - session.loop.time(), 0.0), session.loop)
+        if dispatcher.table.expects:
+            dispatcher.table.meet(record, session.loop)
+        if self._asked:
+            session.note(number, record.ask())
+        if self._watched:
+            record.watch()
+        dispatcher.start(record, kind, routine, request, copy_context())
 
     def succeed(self, reply: bytes, metadata: BothMetadata) -> None:
         """Send the reply."""

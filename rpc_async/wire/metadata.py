@@ -104,12 +104,16 @@ def metadata_size(metadata: Iterable[tuple[str, str | bytes]]) -> int:
     return sum(len(key) + len(value) + 32 for key, value in metadata)
 
 
+_NOT_SHOWN: Final = frozenset({CALL_ID_KEY, "content-type", "grpc-timeout", "te"})
+"""What gRPC keeps to itself of what a client gives; and a session's calls have ids already."""
+
+
 def call_metadata(
     metadata: Iterable[tuple[str, str | bytes]], call_id: str, user_agent: str | None
 ) -> tuple[Metadatum, ...]:
     """Return the metadata of a session's call, with what a gRPC call of its own would have had beside its client's."""
     own = (("user-agent", user_agent),) if user_agent is not None else ()
-    theirs = (pair for pair in metadata if pair[0] != CALL_ID_KEY)  # a session's calls have ids already
+    theirs = (pair for pair in metadata if pair[0] not in _NOT_SHOWN)
     return tuple(Metadatum(*pair) for pair in (*own, *theirs, (CALL_ID_KEY, call_id)))
 
 

@@ -16,9 +16,11 @@ from rpc_async import RpcStatus, begin, manager
 from rpc_async.demo.v1 import demo_pb2
 from rpc_async.serving.interceptors import interceptors_of_others
 from tests.harness import (
+    PATIENCE,
     ChatCall,
     DownloadCall,
     EchoCall,
+    Parked,
     Seen,
     Servicer,
     UploadCall,
@@ -377,3 +379,83 @@ async def test_what_a_library_puts_before_all_servers_stands_with_the_others(
         assert await begin(both.stub.Echo, request(b"x"), metadata=TOKEN) == response(b"x")
         assert [chunk async for chunk in begin(both.stub.Download, demo_pb2.DownloadRequest(), metadata=TOKEN)]
     assert theirs.methods == [f"{DEMO}Echo", f"{DEMO}Download"]
+
+
+class Door(grpc.aio.ServerInterceptor):
+    """Lets calls pass once the test says so."""
+
+    def __init__(self) -> None:
+        self.waiting = asyncio.Event()
+        self.open = asyncio.Event()
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        if handler_call_details.method.startswith(DEMO):
+            self.waiting.set()
+            await self.open.wait()
+        return await continuation(handler_call_details)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("asked", ["in the interceptor", "in the routine"])
+async def test_C5_a_request_to_stop_reaches_the_manager_behind_one(wire: Wire, wrapped: bool, asked: str) -> None:
+    servicer, door = Parked(), Door()
+    async with pair(servicer, wire, interceptors=[door, Seeing()] if wrapped else [door]) as both:
+        call = begin(both.stub.Echo, request())
+        await asyncio.wait_for(door.waiting.wait(), PATIENCE)
+        answer = call.request_cancel() if asked == "in the interceptor" else None
+        door.open.set()
+        handle = await servicer.next()
+        answer = answer or call.request_cancel()
+        assert await asyncio.wait_for(answer, PATIENCE) is RpcStatus.OK
+        await asyncio.wait_for(handle.wait_cancelled(), PATIENCE)
+        assert handle.cancel_reason is rpc_async.CancelReason.CLIENT_REQUESTED
+        handle.complete(response(b"stopped"))
+        assert (await call).payload == b"stopped"
+
+
+async def test_C5_a_request_to_an_ordinary_handler_behind_one_says_so(wire: Wire) -> None:
+    door, running, go_on = Door(), asyncio.Event(), asyncio.Event()
+
+    class Waits(Servicer):
+        async def Echo(self, request: demo_pb2.EchoRequest, context: Any) -> demo_pb2.EchoResponse:
+            running.set()
+            await go_on.wait()
+            return response(b"not stopped")
+
+    async with pair(Waits(), wire, interceptors=[door]) as both:
+        call = begin(both.stub.Echo, request())
+        await asyncio.wait_for(door.waiting.wait(), PATIENCE)
+        answer = call.request_cancel()
+        door.open.set()
+        await asyncio.wait_for(running.wait(), PATIENCE)
+        assert await asyncio.wait_for(answer, PATIENCE) is RpcStatus.CANNOT_SUPPORT
+        go_on.set()
+        assert (await call).payload == b"not stopped"
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+async def test_a_call_behind_one_has_all_that_others_have(wire: Wire, wrapped: bool) -> None:
+    servicer = Parked()
+    async with pair(servicer, wire, interceptors=[Seeing() if wrapped else Token()], max_calls=1) as both:
+        call = begin(both.stub.Echo, request(), timeout=PATIENCE, metadata=TOKEN)
+        handle = await servicer.next()
+        remaining = handle.time_remaining()
+        assert remaining is not None
+        assert 0 < remaining < PATIENCE + 1
+        assert handle.call_id == call.call_id
+        assert rpc_async.current_call() is None
+        busy = await outcome(begin(both.stub.Echo, request(), metadata=TOKEN))
+        assert (busy.status, busy.executed) == (RpcStatus.SERVER_TOO_BUSY, False)
+        handle.set_trailing_metadata((("x-trailing", "1"),))
+        handle.complete(response(b"x"))
+        assert (await call).payload == b"x"
+        assert (await call.trailing_metadata())["x-trailing"] == "1"
+        late = begin(both.stub.Echo, request(), timeout=0.05, metadata=TOKEN)
+        handle = await servicer.next()
+        assert (await outcome(late)).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await until(handle.test_cancel)
+        assert handle.cancel_reason is rpc_async.CancelReason.DEADLINE
+        handle.complete(response())
+        await until(lambda: not both.server.running_calls)
+        unread = await outcome(both.channel.unary_unary(f"{DEMO}Echo")(b"\xff", metadata=TOKEN))
+        assert (unread.status, unread.executed) == (RpcStatus.BAD_STUB_DATA, False)
