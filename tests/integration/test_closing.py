@@ -50,6 +50,7 @@ async def test_C8_a_close_that_is_cancelled_goes_on_and_can_be_waited_for_again(
             begin(both.stub.Echo, request())
         await asyncio.wait_for(both.channel.close(), PATIENCE)  # and sooner than the grace that was given before
         assert call.status() is RpcStatus.CALL_CANCELLED
+        assert "the channel was closed" in await call.details()
         await asyncio.wait_for(server_call.wait_cancelled(), PATIENCE)
 
 

@@ -18,7 +18,9 @@ import pytest
 
 import rpc_async
 from rpc_async import RpcStatus, begin
+from rpc_async.calling.cancel_request import CancelRequest
 from rpc_async.calling.choice import Transport
+from rpc_async.core.outcome import fault
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
 from rpc_async.testing import CuttingProxy
 from tests.harness import PATIENCE, EchoCall, Parked, Servicer, outcome, request, response, serve, until
@@ -159,6 +161,32 @@ async def test_C5_what_was_asked_of_a_call_before_the_door_is_asked_behind_it() 
         assert (await asyncio.wait_for(reports, PATIENCE)).fraction == 0.5
         server_call.complete(response(b"done"))
         assert (await call).payload == b"done"
+
+
+@pytest.mark.parametrize("what", ["cancel", "abort", "watch"])
+async def test_who_had_looked_a_calls_driver_up_just_before_the_door_is_heard_behind_it(what: str) -> None:
+    """As a thread may have: what it tells the old driver then is told to the new one."""
+    servicer = Parked()
+    async with serve(servicer, options=NO_SESSIONS) as (_, target), rpc_async.connect(target) as channel:
+        call = begin(demo_pb2_grpc.DemoStub(channel).Echo, request())
+        before = call.driver
+        server_call = await servicer.next()
+        assert call.driver is not before
+        if what == "cancel":
+            asked = CancelRequest(call.driver.mailbox)
+            before.tell_cancel(call, asked)
+            assert await asyncio.wait_for(asked, PATIENCE) is RpcStatus.OK
+            assert server_call.test_cancel()
+        elif what == "abort":
+            reason = rpc_async.CancelReason.CLIENT_ABORTED
+            before.tell_abort(call, fault(RpcStatus.CALL_CANCELLED, "aborted", cancel_reason=reason))
+            await asyncio.wait_for(server_call.wait_cancelled(), PATIENCE)
+        else:
+            before.watch(call)
+            server_call.progress(0.5)
+            await until(lambda: call.last_progress is not None)
+        server_call.complete(response())
+        await outcome(call)
 
 
 @pytest.mark.parametrize("turns", range(12))

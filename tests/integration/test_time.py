@@ -129,6 +129,25 @@ def test_C14_S13_a_session_is_kept_for_as_long_as_it_lingers_and_then_lost_on_bo
     play(scene, linger=30.0)
 
 
+def test_between_two_attempts_to_connect_calls_fail_at_once_that_are_not_willing_to_wait() -> None:
+    async def scene(at: Scene) -> None:
+        at.both.refusing = True
+        waits = begin(at.stub.Echo, request(), wait_for_ready=True)
+        await at.clock.advance(60.0)  # by now there are seconds between two attempts
+        assert at.both.channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+        for _ in range(3):
+            call = begin(at.stub.Echo, request())
+            await asyncio.sleep(0)
+            assert call.status() is RpcStatus.SERVER_UNAVAILABLE, "no time has passed"
+        assert not waits.done()
+        at.both.refusing = False
+        await at.clock.advance(10.0)
+        (await at.servicer.next()).complete(response())
+        await waits
+
+    play(scene)
+
+
 def test_C14_a_session_that_comes_back_in_time_has_lost_nothing() -> None:
     async def scene(at: Scene) -> None:
         call = begin(at.stub.Echo, request())

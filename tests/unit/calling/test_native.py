@@ -10,7 +10,7 @@ import grpc.aio
 
 from rpc_async.calling.call import AsyncCall
 from rpc_async.calling.io_loop import IoLoop
-from rpc_async.calling.native import NativeDriver
+from rpc_async.calling.native import PLAIN, NativeDriver
 from rpc_async.status import RpcStatus
 from tests.harness import outcome
 
@@ -36,6 +36,17 @@ async def test_a_grpc_call_whose_outcome_is_not_there_when_it_is_done_is_waited_
         native.reply.set_result(b"late")
         assert await outcome(call) == b"LATE"
         await driver.close(None)
+
+
+async def test_C8_a_call_that_comes_too_late_for_its_channel_is_settled_and_does_not_touch_it() -> None:
+    async with grpc.aio.insecure_channel("localhost:1") as channel:
+        driver = NativeDriver(IoLoop.running(), channel)
+        driver.abort_all()
+        call: AsyncCall[bytes] = AsyncCall(driver, "/t.T/M", None)
+        assert driver.begin(call, b"", PLAIN)
+        assert call.status() is RpcStatus.CALL_CANCELLED
+        assert call.native is None
+        await driver.close()
 
 
 async def test_a_failure_that_nobody_foresaw_settles_the_call() -> None:
