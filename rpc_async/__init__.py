@@ -6,6 +6,7 @@ from any thread. A cancel is a question, and what the server then does is the an
 free at once.
 """
 
+from rpc_async import _environment as _environment  # before gRPC is loaded
 from rpc_async._version import __version__
 from rpc_async.calling.call import AsyncCall
 from rpc_async.calling.cancel_request import CancelRequest
@@ -22,6 +23,7 @@ from rpc_async.errors import (
     CallFailed,
     CannotSupport,
     DeadlineExceeded,
+    ForkedProcess,
     InvalidArgument,
     InvalidAsyncCall,
     InvalidAsyncHandle,
@@ -69,6 +71,7 @@ __all__ = [
     "DeadlineExceeded",
     "Detail",
     "Fault",
+    "ForkedProcess",
     "Interruptible",
     "InvalidArgument",
     "InvalidAsyncCall",

@@ -14,6 +14,7 @@
     │   ├── PipeEmpty               1918  a pull after the end of the pipe
     │   ├── WrongPipeOrder          1831  pipes used in another order than the documented one, where that is asked for
     │   ├── QueueClosed             1702  a completion queue that was closed
+    │   ├── ForkedProcess           1764  a channel or a server in a process that was forked after gRPC was used
     │   └── CannotSupport           1764  what was asked for cannot be had here
     └── CallError                   an outcome from there: the call failed (also a grpc.aio.AioRpcError)
         ├── CallCancelled           1818  the call was cancelled, or the server's verdict was to stop
@@ -45,6 +46,7 @@ __all__ = [
     "CallFailed",
     "CannotSupport",
     "DeadlineExceeded",
+    "ForkedProcess",
     "InvalidArgument",
     "InvalidAsyncCall",
     "InvalidAsyncHandle",
@@ -149,6 +151,12 @@ class WrongPipeOrder(UsageError):
 
 class CannotSupport(UsageError):
     """What was asked for cannot be had here."""
+
+    status = RpcStatus.CANNOT_SUPPORT
+
+
+class ForkedProcess(UsageError):
+    """This process was forked from one that had used gRPC, which cannot go on in a forked child."""
 
     status = RpcStatus.CANNOT_SUPPORT
 

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from rpc_async.checks import checked_timeout
 from rpc_async.errors import InvalidAsyncCall
+from rpc_async.fork import refuse_in_child
 from rpc_async.mailbox import Mailbox
 
 __all__ = ["Change", "Latch"]
@@ -98,6 +99,7 @@ class Latch(ABC):
         Raises:
             InvalidAsyncCall: This thread runs the event loop that must make it happen: it would wait for ever.
             InvalidArgument: `timeout` is no number of seconds.
+            ForkedProcess: This process was forked from the one that the call is of.
         """
         if timeout is not None:
             timeout = checked_timeout(timeout)
@@ -108,6 +110,7 @@ class Latch(ABC):
                 f"{self!r}: this thread runs the event loop that it depends on, and would wait for itself; await it "
                 "instead"
             )
+        refuse_in_child(self)  # where nobody would make it happen
         event = threading.Event()
         if not self._subscribe(event.set):
             return True
@@ -121,7 +124,10 @@ class Latch(ABC):
         if not self._happened():
             loop = asyncio.get_running_loop()
             future: asyncio.Future[None] = loop.create_future()
-            waiter: Waiter = future if loop is self._mailbox.loop else _Elsewhere(self, future)
+            waiter: Waiter = future
+            if loop is not self._mailbox.loop:
+                refuse_in_child(self)
+                waiter = _Elsewhere(self, future)
             if self._subscribe(waiter):
                 try:
                     yield from future

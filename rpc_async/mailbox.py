@@ -40,6 +40,13 @@ class Mailbox:
         self._posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._wakened = False
 
+    def after_fork(self) -> list[tuple[Callable[..., object], tuple[Any, ...]]]:
+        """This is a forked child: nobody holds the lock here. Return what was posted, which is the parent's to do."""
+        self.lock._at_fork_reinit()  # type: ignore[attr-defined]  # as the standard library does with its own
+        posted = list(self._posted)
+        self._posted.clear()
+        return posted
+
     def here(self) -> bool:
         """Tell whether this is the loop's own thread."""
         return threading.get_ident() == self._thread_id

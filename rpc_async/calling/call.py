@@ -421,6 +421,12 @@ class AsyncCall(grpc.aio.UnaryUnaryCall[Any, ReplyT], Latch):
         if isinstance(outcome, Fault):
             self._raise(outcome)
 
+    def after_fork(self) -> None:
+        """This is a forked child: the call goes on in its parent, where all are told, and has ended here."""
+        self._told = self._callbacks = self._progress_waiters = self._waiters = None
+        text = "this process was forked from the one that began the call, where it goes on"
+        self._machine.answer(fault(RpcStatus.CALL_FAILED, text))
+
     # -- the driver's side ------------------------------------------------------------------------------
 
     def settle(self, outcome: Outcome) -> bool:

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterable
 from typing import Any, Final
 
+from rpc_async import fork
 from rpc_async.calling.call import AsyncCall
 from rpc_async.calling.io_loop import IoLoop
 from rpc_async.calling.native import NativeDriver
@@ -30,6 +31,14 @@ class Carriers:
         self.session: Final = session
         self._closing: asyncio.Task[None] | None = None
         self._hurry: Final = asyncio.Event()
+        fork.use(self, self)
+
+    def after_fork(self) -> None:
+        """This is a forked child: the calls are its parent's."""
+        on_their_way = [one for _, given in self.io.mailbox.after_fork() for one in given]
+        for call in (*self._outstanding(), *on_their_way):
+            if isinstance(call, AsyncCall):
+                call.after_fork()
 
     async def close(self, grace: float | None) -> None:
         """Let the outstanding calls end for `grace` seconds, abort the rest, and close. A cancel does not stop it.

@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 import grpc
 import grpc.aio
 
+from rpc_async import fork
 from rpc_async.calling.carriers import Carriers
 from rpc_async.calling.choice import Transport, choose, has_interceptors
 from rpc_async.calling.dialer import Dialer
@@ -97,6 +98,12 @@ class Channel(grpc.aio.Channel):
 
     # -- opening and closing ----------------------------------------------------------------------------
 
+    def after_fork(self) -> None:
+        """This is a forked child: as it sees it, the channel is closed."""
+        self._lock = threading.Lock()
+        self._closed = True
+        self._carriers = self._native = self._session = None
+
     async def __aenter__(self) -> Self:
         self._open(IoLoop.running())
         return self
@@ -107,6 +114,7 @@ class Channel(grpc.aio.Channel):
         await self.close()
 
     def __enter__(self) -> Self:
+        fork.refuse_in_child(self)
         io = IoLoop.in_thread(f"rpc_async-channel {self.target}")
         try:
             io.run_blocking(self._open_async(io))
@@ -118,7 +126,8 @@ class Channel(grpc.aio.Channel):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._carriers is not None
+        if self._carriers is None:  # it was left by a process that had been forked meanwhile
+            return
         io = self._carriers.io
         try:
             io.run_blocking(self._close(None))
@@ -169,6 +178,7 @@ class Channel(grpc.aio.Channel):
         self._open(io)
 
     def _open(self, io: IoLoop) -> NativeDriver:
+        fork.use(self, self)
         with self._lock:
             if self._closed:
                 raise InvalidBinding(f"{self!r} is closed; connect() again")
@@ -214,6 +224,7 @@ class Channel(grpc.aio.Channel):
         native = self._native
         if native is not None:
             return native
+        fork.refuse_in_child(self)
         if self._closed:
             raise InvalidBinding(f"{self!r} is closed; no call was begun")
         try:

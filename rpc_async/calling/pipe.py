@@ -188,6 +188,13 @@ class PipeCall(AsyncCall[ReplyT]):
                 self._pulls.failed()
         super()._notify()
 
+    def after_fork(self) -> None:
+        super().after_fork()
+        if self._pushes is not None:
+            self._pushes.close()
+        if self._pulls is not None:
+            self._pulls.failed()
+
     # -- the driver's side ------------------------------------------------------------------------------
 
     def settle(self, outcome: Outcome) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 import grpc
 import grpc.aio
 
+from rpc_async import fork
 from rpc_async.checks import checked_compression, checked_count, checked_options, checked_seconds
 from rpc_async.errors import InvalidArgument, InvalidBinding
 from rpc_async.serving.async_calls import AsyncCallsServicer
@@ -122,6 +123,7 @@ class Server(grpc.aio.Server):
         # gRPC's server wants to be started and stopped, and may hang where one that was only made is collected. So it
         # is made when a port or the start needs it, and a server that was dropped before leaves nothing behind.
         self._inner: grpc.aio.Server | None = None
+        self._inherited = False
         self._inner_loop: asyncio.AbstractEventLoop | None = None
         self._registered: list[grpc.GenericRpcHandler] = []
         self._terminated: Final = asyncio.Event()
@@ -204,7 +206,14 @@ class Server(grpc.aio.Server):
         if self._inner is not None:
             self._inner.add_generic_rpc_handlers(handlers)
 
+    def after_fork(self) -> None:
+        """This is a forked child: as it sees it, the server has stopped, and its calls are its parent's."""
+        self._inherited = True
+        if self._dispatcher.bound:
+            self._dispatcher.mailbox.after_fork()
+
     def _made(self) -> grpc.aio.Server:
+        fork.use(self, self)
         if self._stopping is not None:
             raise InvalidBinding("the server was stopped, which is final: make another")
         if self._inner is None:
@@ -289,6 +298,8 @@ class Server(grpc.aio.Server):
             grace: Seconds; None or 0 is at once; by default the server's own. As in gRPC, a later call with a
                 smaller number stops the server sooner.
         """
+        if self._inherited:
+            return
         seconds = self._grace if isinstance(grace, _Default) else checked_seconds("grace", grace)
         if self._stopping is None:
             if not self._dispatcher.bound:
@@ -311,6 +322,8 @@ class Server(grpc.aio.Server):
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:
         """Wait until the server has stopped, at most `timeout` seconds. Returns True if it has not."""
+        if self._inherited:
+            return False
         try:
             await asyncio.wait_for(self._terminated.wait(), timeout)
         except TimeoutError:
