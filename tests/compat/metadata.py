@@ -214,3 +214,34 @@ async def keys_that_are_grpcs_own(lab: Lab) -> Seen:
 async def many_pairs(lab: Lab) -> Seen:
     call = method(await lab.channel({"Show": unary(show)}), "Show")
     return {"seen": await call(b"", metadata=[(f"key-{number}", "v" * 40) for number in range(60)])}
+
+
+@case(managers=True)
+async def how_a_handler_reads_metadata(lab: Lab) -> Seen:
+    async def read(request: bytes, context: Any) -> bytes:
+        metadata = context.invocation_metadata()
+        one = next(pair for pair in metadata if pair[0] == "key")
+        key, value = one
+        return repr((type(metadata).__name__, one.key, one.value, key, value, dict(metadata)["key"])).encode()
+
+    return {
+        "read": await outcome(method(await lab.channel({"Read": unary(read)}), "Read")(b"", metadata=(("key", "v"),)))
+    }
+
+
+@case()
+async def how_a_client_reads_metadata(lab: Lab) -> Seen:
+    async def trail(request: bytes, context: Any) -> bytes:
+        context.set_trailing_metadata((("key", "1"), ("key", "2"), ("other-bin", b"\x00")))
+        return b""
+
+    call = method(await lab.channel({"Trail": unary(trail)}), "Trail")(b"")
+    await call
+    metadata = await call.trailing_metadata()
+    return {
+        "first": metadata["key"],
+        "all": metadata.get_all("key"),
+        "in": ["key" in metadata, "none" in metadata],
+        "bytes": metadata["other-bin"],
+        "none": metadata.get("none"),
+    }

@@ -197,3 +197,14 @@ async def the_reflection_service(lab: Lab) -> Seen:
         "services": sorted(service.name for service in listed.list_services_response.service),
         "files": len(described.file_descriptor_response.file_descriptor_proto),
     }
+
+
+@case()
+async def grpc_initialised_by_hand(lab: Lab) -> Seen:
+    grpc.aio.init_grpc_aio()
+    try:
+        channel = await lab.channel(ALL_KINDS)
+        first = await method(channel, "Echo")(b"one")
+    finally:
+        grpc.aio.shutdown_grpc_aio()
+    return {"first": first, "then": await method(channel, "Echo")(b"two")}
