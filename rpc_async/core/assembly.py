@@ -56,9 +56,9 @@ class _Partial:
     def reserve(self) -> None:
         """Set room aside for all of it, if the system has so many addresses."""
         with suppress(MemoryError):  # then it grows, as small ones do
+            assert self._buffer is not None
             reserved = BytesIO(bytes(max(self.size, RESERVE)))
-            if self._buffer is not None:
-                reserved.write(self._buffer.getbuffer())
+            reserved.write(self._buffer.getbuffer())
             self._buffer = reserved
             self.reserved = True
 
@@ -126,7 +126,7 @@ class Assembly:
         if not 0 < len(payload) <= partial.size - partial.so_far:
             raise ProtocolError(f"call {call}: a piece of {len(payload)} bytes, which is empty or past the frame's end")
         self.held_bytes -= partial.memory
-        if partial.wanted and partial.so_far < RESERVE_AT <= partial.so_far + len(payload) and self._may_reserve():
+        if partial.so_far < RESERVE_AT <= partial.so_far + len(payload) and self._may_reserve(partial, payload):
             partial.reserve()
         partial.add(payload)
         self.held_bytes += partial.memory
@@ -139,8 +139,15 @@ class Assembly:
         whole = partial.whole()
         return None if whole is None else (partial.kind, partial.number, whole)
 
-    def _may_reserve(self) -> bool:
-        return sum(partial.reserved for partial in self._partial.values()) < RESERVATIONS
+    def _may_reserve(self, partial: _Partial, payload: bytes) -> bool:
+        """Tell whether room is set aside for a frame.
+
+        Not where its pieces are large: nothing small goes beside them that could feel a stop, and memory that was used
+        before is quicker to have than what was set aside, of which each page is new.
+        """
+        if not partial.wanted or len(payload) > MAX_PAYLOAD:
+            return False
+        return sum(other.reserved for other in self._partial.values()) < RESERVATIONS
 
     def discard(self, call: int) -> None:
         """Nobody wants the call's large frame any more, if there is one.

@@ -425,8 +425,16 @@ def test_room_is_set_aside_for_a_few_large_frames_at_once() -> None:
     for call in calls:
         assert it.piece(call, bytes(MAX_PAYLOAD)) == (1, call, bytes(size))
     it.start(1, 1, start(1, size), (1,))
-    assert it.piece(1, bytes(assembly.RESERVE_AT)) is None  # all at once: nothing is there to be moved
+    assert it.piece(1, bytes(assembly.RESERVE_AT)) is None  # a large piece comes where nothing small is beside it
     assert it.held_bytes == assembly.RESERVE_AT + assembly.BUFFER_MEMORY
+    assert not it._partial[1].reserved
+    it.drop(1)
+    it.start(1, 1, start(1, size), (1,))
+    it.discard(1)
+    for _ in range(assembly.RESERVE_AT // MAX_PAYLOAD):
+        assert it.piece(1, bytes(MAX_PAYLOAD)) is None
+    assert not it._partial[1].reserved
+    assert it.held_bytes == 0
 
 
 def test_a_large_frame_grows_where_no_room_can_be_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
