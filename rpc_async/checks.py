@@ -55,9 +55,12 @@ def checked_timeout(seconds: Any, name: str = "timeout") -> float:
     return _seconds(name, seconds, "a number of seconds, or None for none")
 
 
+def _is_number(value: Any) -> bool:
+    return type(value) is float or (isinstance(value, numbers.Real) and not isinstance(value, bool))
+
+
 def _seconds(name: str, seconds: Any, what: str) -> float:
-    is_number: bool = type(seconds) is float or (isinstance(seconds, numbers.Real) and not isinstance(seconds, bool))
-    if not is_number:
+    if not _is_number(seconds):
         raise InvalidArgument(f"{name} {seconds!r}: {what}")
     try:
         number = float(seconds)

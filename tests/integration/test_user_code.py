@@ -22,6 +22,7 @@ from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
 from rpc_async.testing import CuttingProxy
 from tests.harness import (
     PATIENCE,
+    DownloadCall,
     EchoCall,
     Parked,
     Servicer,
@@ -135,9 +136,9 @@ async def test_interceptors_see_what_a_thread_has_set_that_begins_a_call() -> No
     seen: list[str] = []
 
     class Looking(grpc.aio.UnaryUnaryClientInterceptor):
-        async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
             seen.append(CALLER.get())
-            return await continuation(details, request)
+            return await continuation(client_call_details, request)
 
     def use(target: str) -> None:
         with rpc_async.connect(target, interceptors=[Looking()]) as channel:
@@ -279,7 +280,7 @@ async def test_C8_a_serialiser_that_raises_begins_no_call(wire: Wire, kind: type
 async def test_C8_P6_a_chunk_whose_deserialiser_raises_ends_its_call(kind: type[BaseException]) -> None:
     class Downloads(Servicer):
         @rpc_async.manager(inline=True)
-        def Download(self, request: demo_pb2.DownloadRequest, call: Any) -> None:
+        def Download(self, request: demo_pb2.DownloadRequest, call: DownloadCall) -> None:
             call.push(demo_pb2.DownloadResponse(payload=b"chunk"))
             call.complete()
 
@@ -302,9 +303,9 @@ async def test_C8_an_interceptor_that_raises_ends_its_own_call(
     caplog.set_level(logging.CRITICAL + 1, "rpc_async.calling")  # a record would hold the call beyond the test
 
     class Raising(grpc.aio.UnaryUnaryClientInterceptor):
-        async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
             if after:
-                await continuation(details, request)
+                await continuation(client_call_details, request)
             raise kind("of the user's")
 
     async with serve(Inline()) as (_, target):
