@@ -149,7 +149,7 @@ class Case:
     managers: bool
     """Whether its handlers do only what manager routines can do too."""
     since: tuple[int, int]
-    """The gRPC with which it can be played: with earlier ones gRPC's own client or server hangs, or warns."""
+    """The gRPC with which it can be played: with earlier ones gRPC's own client or server errs, warns or hangs."""
 
     def __str__(self) -> str:
         return self.name

@@ -136,13 +136,18 @@ async def a_server_made_before_its_loop_runs(lab: Lab) -> Seen:
     return {"reply": await asyncio.to_thread(make_and_run)}
 
 
-@case()
+@case(since=(1, 85))  # gRPC 1.76 takes one more for each that it has refused
 async def more_calls_than_a_server_takes(lab: Lab) -> Seen:
     waiting = Waiting()
     served = await lab.serve({**waiting.handlers(), **ALL_KINDS}, max_calls=1)
     channel = lab.connect(served.target)
     first = method(channel, "Wait")(b"")
-    await waiting.begun.wait()
+    while not waiting.begun.is_set():
+        begun = asyncio.ensure_future(waiting.begun.wait())
+        await asyncio.wait([begun, asyncio.ensure_future(first.code())], return_when=asyncio.FIRST_COMPLETED)
+        if not begun.done():  # gRPC's server counts a call a little longer than it lasts: that for a session, here
+            begun.cancel()
+            first = method(channel, "Wait")(b"")
     refused = method(channel, "Echo")(b"x")
     seen = {"code": (await refused.code()).name, "text": "Concurrent RPC limit exceeded" in await refused.details()}
     first.cancel()
