@@ -215,8 +215,7 @@ async def a_deadline_that_is_met(lab: Lab) -> Seen:
 async def odd_timeouts(lab: Lab) -> Seen:
     call = method(await lab.channel(ALL_KINDS), "Echo")
     far = {f"{seconds:g} s": await outcome(call(b"x", timeout=seconds)) for seconds in (1e5, 1e8)}
-    past = {f"{seconds:g} s": await outcome(call(b"x", timeout=seconds)) for seconds in (0, -1)}
-    return {**far, **past}
+    return {**far, "-1 s": await outcome(call(b"x", timeout=-1))}  # at 0 s gRPC's server may still be in time
 
 
 @case()
