@@ -20,6 +20,7 @@ from google.protobuf.message import Message
 from rpc_async.core.outcome import Fault, Outcome, Progress, Reply, fault
 from rpc_async.core.server_call import ServerCallMachine, ServerState, ServerStep
 from rpc_async.errors import CallCancelled, InvalidAsyncHandle, PayloadTooLarge, UsageError
+from rpc_async.fork import refuse_in_child
 from rpc_async.mailbox import Mailbox
 from rpc_async.serving.notifier import Notifier
 from rpc_async.status import CancelReason, GrpcCode, RpcStatus
@@ -365,6 +366,7 @@ class CallRecord(ABC):
             return self.machine.end()
 
     def _destroyed(self) -> InvalidAsyncHandle:
+        refuse_in_child(self)
         return InvalidAsyncHandle(
             f"{self!r} was completed or aborted before, which destroyed its handle: nothing was sent (S4)"
         )

@@ -211,6 +211,8 @@ class Server(grpc.aio.Server):
         self._inherited = True
         if self._dispatcher.bound:
             self._dispatcher.mailbox.after_fork()
+            for record in self._dispatcher.table.running():
+                record.machine.end()  # nothing that is said of it here would reach its client
 
     def _made(self) -> grpc.aio.Server:
         fork.use(self, self)

@@ -256,21 +256,29 @@ def test_a_child_leaves_the_blocks_that_it_inherited(tmp_path: Path, target: str
     """)  # fmt: skip
 
 
-def test_a_server_that_a_child_inherits_has_stopped(tmp_path: Path, target: str) -> None:
-    printed = run(tmp_path, target, "session", """
+@wires
+def test_a_server_that_a_child_inherits_has_stopped(tmp_path: Path, target: str, wire: str) -> None:
+    printed = run(tmp_path, target, wire, """
         class Demo(demo_pb2_grpc.DemoServicer):
             @rpc_async.manager(inline=True)
             def Echo(self, request, call):
-                call.complete(demo_pb2.EchoResponse(payload=request.payload))
+                kept.append(call)
+                if request.payload != b"wait":
+                    kept.pop().complete(demo_pb2.EchoResponse(payload=request.payload))
+
+        kept = []
 
         async def main():
             server = rpc_async.server()
             demo_pb2_grpc.add_DemoServicer_to_server(Demo(), server)
             port = server.add_insecure_port("127.0.0.1:0")
             await server.start()
-            async with rpc_async.connect(f"127.0.0.1:{port}") as channel:
+            async with rpc_async.connect(f"127.0.0.1:{port}", transport=wire) as channel:
                 echo = demo_pb2_grpc.DemoStub(channel).Echo
                 await echo(request)
+                waiting = echo(demo_pb2.EchoRequest(payload=b"wait"))
+                while not kept:
+                    await asyncio.sleep(0.01)
                 child = os.fork()
                 if child == 0:
                     code = 1
@@ -278,11 +286,16 @@ def test_a_server_that_a_child_inherits_has_stopped(tmp_path: Path, target: str)
                         await server.stop()
                         assert await server.wait_for_termination() is False
                         refused(lambda: server.add_insecure_port("127.0.0.1:0"))
+                        refused(lambda: kept[0].complete(demo_pb2.EchoResponse()))
+                        refused(lambda: kept[0].abort(5))
+                        assert kept[0].test_cancel()
                         code = 0
                     finally:
                         os._exit(code)
                 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
                 assert (await echo(request)).payload == b"well"
+                kept[0].complete(demo_pb2.EchoResponse(payload=b"at last"))
+                assert (await waiting).payload == b"at last"
             await server.stop(None)
             print("the parent's end")
 
