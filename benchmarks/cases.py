@@ -11,7 +11,7 @@ import grpc.aio
 
 import rpc_async
 from benchmarks.children import Children
-from benchmarks.load import PAYLOAD, Sample, keep_collected, keep_in_flight
+from benchmarks.load import PAYLOAD, NoAnswer, Sample, keep_collected, keep_in_flight
 from benchmarks.peers import golang
 from benchmarks.servers import GIVE_METHOD, STREAM_METHOD, TAKE_METHOD, TOKEN, UNLIMITED
 from rpc_async.demo.v1 import demo_pb2, demo_pb2_grpc
@@ -116,8 +116,14 @@ def open_channel(client: Client, target: str) -> grpc.aio.Channel:
 
 
 @asynccontextmanager
-async def open_clients(clients: Iterable[Client]) -> AsyncIterator[dict[Client, Measure]]:
-    """Start the clients' servers, connect, and warm up. Without the Go client where Go is not here."""
+async def open_clients(
+    clients: Iterable[Client], failed: dict[Client, str] | None = None
+) -> AsyncIterator[dict[Client, Measure]]:
+    """Start the clients' servers, connect, and warm up. Without the Go client where Go is not here.
+
+    Raises:
+        NoAnswer: A client's calls failed, or did not end; but where `failed` is given, it is told of them.
+    """
     wanted = list(dict.fromkeys(clients))
     async with Children() as children, AsyncExitStack() as channels:
         targets = await start_servers(children, (client for client in wanted if client is not GO))
@@ -129,7 +135,12 @@ async def open_clients(clients: Iterable[Client]) -> AsyncIterator[dict[Client, 
             elif (program := golang.program()) is not None:
                 opened[client] = await remote_client(children, str(program))
         for client, measure in opened.items():
-            await measure(min(100, client.most_in_flight), WARM_UP)
+            try:
+                await measure(min(100, client.most_in_flight), WARM_UP)
+            except NoAnswer as failure:
+                if failed is None:
+                    raise
+                failed[client] = str(failure)
         yield opened
 
 

@@ -66,13 +66,14 @@ def stage(tree: Path, folder: Path) -> Path:
 
 
 @asynccontextmanager
-async def _measured(folder: Path, names: Sequence[str]) -> AsyncIterator[Child]:
+async def _measured(folder: Path, names: Sequence[str]) -> AsyncIterator[tuple[Child, dict[str, str]]]:
+    """Start what measures a tree. Yields it, and the rows that the tree cannot make, with the reasons."""
     async with Children(folder) as children:
         child = await children.python("benchmarks.slices", *names)
         package = Path(await child.line())
         if not package.is_relative_to(folder):
             raise ChildFailed(f"measures {package}, where the tree to measure is in {folder}")
-        yield child
+        yield child, json.loads(await child.line())
 
 
 async def compare(
@@ -84,7 +85,7 @@ async def compare(
     fresh: int,
     progress: Callable[[str], object],
 ) -> dict[str, list[Pair]]:
-    """Measure the rows in alternating pairs.
+    """Measure the rows in alternating pairs. Those that the old tree cannot make have none.
 
     Args:
         old: A folder with the old tree's package and the benchmarks; see `stage`.
@@ -94,15 +95,22 @@ async def compare(
         seconds: How long a slice is; there are four in a pair.
         fresh: After how many pairs there are new processes.
         progress: Is told what is measured.
+
+    Raises:
+        ChildFailed: The new tree cannot make a row.
     """
     found: dict[str, list[Pair]] = {name: [] for name in names}
     for done in range(0, pairs, fresh):
-        async with _measured(old, names) as old_child, _measured(new, names) as new_child:
+        async with _measured(old, names) as (old_child, missing), _measured(new, names) as (new_child, wrong):
+            if wrong:
+                raise ChildFailed(f"the new tree: {wrong}")
             for number in range(done, min(done + fresh, pairs)):
                 order = (old_child, new_child, new_child, old_child)
                 if number % 2:
                     order = (new_child, old_child, old_child, new_child)
                 for row, name in enumerate(names):
+                    if name in missing:
+                        continue
                     progress(f"pair {number + 1} of {pairs}: {name}")
                     rates: dict[Child, float] = {old_child: 0.0, new_child: 0.0}
                     for child in order:
@@ -114,15 +122,19 @@ async def compare(
 def section(found: dict[str, list[Pair]], bound: float, seconds: float) -> Section:
     """Sum up the rows."""
     rows = []
-    for name, pairs in found.items():
+    measured = {name: pairs for name, pairs in found.items() if pairs}
+    for name, pairs in measured.items():
         interval = median_interval([pair.new / pair.old for pair in pairs])
         old, new = spread([pair.old for pair in pairs]), spread([pair.new for pair in pairs])
         cells = (name, f"{old.median:,.0f}", f"{new.median:,.0f}", f"{interval.median:.3f}", _text(interval))
         data = {"name": name, "interval": asdict(interval), "pairs": [pair._asdict() for pair in pairs]}
         rows.append(Row(cells, data, (Verdict(f"> {bound:g}", interval.low, interval.low > bound),)))
-    count = len(next(iter(found.values())))
+    count = max(map(len, found.values()))
     title = f"compare: new against old, medians of {count} alternating pairs of {seconds:g} s, twice each"
-    return Section("compare", title, HEADINGS, rows)
+    missing = [name for name in found if name not in measured]
+    return Section(
+        "compare", title, HEADINGS, rows, f"the old tree cannot make: {'; '.join(missing)}" if missing else ""
+    )
 
 
 def _text(interval: Interval) -> str:

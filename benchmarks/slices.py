@@ -1,6 +1,6 @@
 """A child of `benchmarks.compare`: `python -m benchmarks.slices ROW...` measures a slice of a row when it is asked to.
 
-It prints where the package is from that it measures, and then answers each line, `NUMBER SECONDS`, with the row's rate
+It prints where the package is from that it measures, and which rows it cannot make, as JSON; and then answers each line, `NUMBER SECONDS`, with the row's rate
 as JSON. It runs in a folder with the package of the tree that is measured, and starts servers of the same tree.
 """
 
@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 import rpc_async
-from benchmarks.cases import open_clients
+from benchmarks.cases import Client, open_clients
 from benchmarks.children import lines_from_run
 from benchmarks.rows import ROWS
 
@@ -29,9 +29,12 @@ async def answer(names: list[str]) -> None:
     loop = asyncio.get_running_loop()
     asked: asyncio.Queue[str] = asyncio.Queue()
     cases = [ROWS[name] for name in names]
-    async with open_clients(case.client for case in cases) as clients:
+    failed: dict[Client, str] = {}
+    async with open_clients((case.client for case in cases), failed) as clients:
         lines_from_run(lambda line: loop.call_soon_threadsafe(asked.put_nowait, line))
-        print(PACKAGE, flush=True)
+        print(PACKAGE)
+        cannot = {name: failed[case.client] for name, case in zip(names, cases, strict=True) if case.client in failed}
+        print(json.dumps(cannot), flush=True)
         while True:
             number, seconds = (await asked.get()).split()
             case = cases[int(number)]

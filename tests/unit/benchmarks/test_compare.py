@@ -49,6 +49,12 @@ def test_a_row_is_judged_by_the_low_end_of_its_interval() -> None:
     assert found.cells[3] == f"{statistics.median(pair.new / pair.old for pair in pairs):.3f}"
 
 
+def test_a_row_that_the_old_tree_cannot_make_is_named_and_not_judged() -> None:
+    found = section({"row": [Pair(1.0, 1.0)] * 6, "new one": []}, 0.97, 0.1)
+    assert [row.cells[0] for row in found.rows] == ["row"]
+    assert found.note == "the old tree cannot make: new one"
+
+
 def test_rows_are_named_by_a_part_of_their_names() -> None:
     assert names_like(["native, thread"]) == ["native, thread, 1 in flight", "native, thread, 100 in flight"]
     assert not any("MiB" in name for name in names_like([])), "the large ones only where they are asked for"
