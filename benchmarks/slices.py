@@ -1,7 +1,8 @@
 """A child of `benchmarks.compare`: `python -m benchmarks.slices ROW...` measures a slice of a row when it is asked to.
 
-It prints where the package is from that it measures, and which rows it cannot make, as JSON; and then answers each line, `NUMBER SECONDS`, with the row's rate
-as JSON. It runs in a folder with the package of the tree that is measured, and starts servers of the same tree.
+It prints where the package is from that it measures, and which rows it cannot make, as JSON; and then answers each line,
+`NUMBER SECONDS`, with the row's rate as JSON. It runs in a folder with the package of the tree that is measured, and
+starts servers of the same tree.
 """
 
 from __future__ import annotations
