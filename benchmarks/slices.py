@@ -1,6 +1,6 @@
 """A child of `benchmarks.compare`: `python -m benchmarks.slices ROW...` measures a slice of a row when it is asked to.
 
-It prints where the package is from that it measures, and which rows it cannot make, as JSON; and then answers each line,
+It prints where the package is from that it measures, and which rows it cannot make, as JSON; then it answers each line,
 `NUMBER SECONDS`, with the row's rate as JSON. It runs in a folder with the package of the tree that is measured, and
 starts servers of the same tree.
 """
