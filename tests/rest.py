@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -88,7 +89,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     async def look_at_server(service: SessionService) -> str | None:
         for session in tuple(service._sessions.values()):
-            found = await at_rest("a served session", lambda session=session: served_trouble(session))  # type: ignore[misc]
+            found = await at_rest("a served session", partial(served_trouble, session))
             if found is not None:
                 return found
         return None
