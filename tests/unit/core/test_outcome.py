@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rpc_async.core.outcome import fault
+from rpc_async.core.outcome import Fault, fault, not_executed
 from rpc_async.status import GRPC_CODE_OF, CancelReason, GrpcCode, RpcStatus
 
 
@@ -29,3 +29,16 @@ def test_C12_a_deadline_is_deadline_exceeded() -> None:
 def test_C14_what_a_status_says_about_execution(status: int, executed: bool | None) -> None:
     assert fault(status, "").executed is executed
     assert fault(status, "", executed=True).executed is True
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [
+        (Fault(RpcStatus.CALL_FAILED, "", 14), RpcStatus.SERVER_UNAVAILABLE),
+        (Fault(RpcStatus.CALL_FAILED, "", 2), RpcStatus.CALL_FAILED_DNE),
+        (Fault(RpcStatus.ACCESS_DENIED, "", 7), RpcStatus.ACCESS_DENIED),
+    ],
+)
+def test_C14_what_was_not_sent_says_so_by_its_number(failure: Fault, status: int) -> None:
+    told = not_executed(failure)
+    assert (told.status, told.executed) == (status, False)

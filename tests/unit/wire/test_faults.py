@@ -8,7 +8,7 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rpc_async.core.outcome import Detail, Fault, fault, not_executed
+from rpc_async.core.outcome import Detail, Fault, fault
 from rpc_async.demo.v1 import demo_pb2
 from rpc_async.errors import CallError, InvalidArgument, PayloadTooLarge, error_class
 from rpc_async.status import NEVER_AN_OUTCOME, STATUS_OF_GRPC_CODE, U32_MAX, CancelReason, RpcStatus
@@ -139,19 +139,6 @@ def test_a_fault_that_is_too_large_is_refused() -> None:
 
 def test_what_is_no_character_is_sent_as_a_question_mark() -> None:
     assert fault_to_status(fault(5, "a\ud800b")).message == "a?b"
-
-
-@pytest.mark.parametrize(
-    ("failure", "status"),
-    [
-        (Fault(RpcStatus.CALL_FAILED, "", 14), RpcStatus.SERVER_UNAVAILABLE),
-        (Fault(RpcStatus.CALL_FAILED, "", 2), RpcStatus.CALL_FAILED_DNE),
-        (Fault(RpcStatus.ACCESS_DENIED, "", 7), RpcStatus.ACCESS_DENIED),
-    ],
-)
-def test_C14_what_was_not_sent_says_so_by_its_number(failure: Fault, status: int) -> None:
-    told = not_executed(failure)
-    assert (told.status, told.executed) == (status, False)
 
 
 @pytest.mark.parametrize("code", [0, -1, 2**32, 997, 1791, grpc.StatusCode.OK])
