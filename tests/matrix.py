@@ -39,8 +39,8 @@ TESTS = (
     "tests/integration",
 )
 LEFT_OUT = (
-    "bulk", "facade", "faults", "fuzz", "hostile", "idle", "keepalive", "large", "porting", "protocol_doc",
-    "races", "readme",
+    "bulk", "closing", "facade", "faults", "fuzz", "hostile", "idle", "keepalive", "large", "porting", "programs",
+    "protocol_doc", "quiet", "races", "readme", "sender", "stopping",
 )  # fmt: skip
 """In the names of files: what takes long, and what is about the documents."""
 SECONDS = 600.0
@@ -144,7 +144,9 @@ def check(place: Place, wheel: Path) -> str:
     if str(venv) not in where:
         raise Failed(f"the tests would see {where}")
     tests = [str(file.relative_to(copied)) for file in sorted(chosen(copied))]
-    output = run(place, "tests", python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, ends=ends)
+    output = run(
+        place, "tests", python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests, ends=ends
+    )
     told = ", ".join(f"{name} {version}" for name, version in versions.items())
     (summary,) = re.findall(r"^\d+ passed.*$", output, re.MULTILINE)
     return f"{summary}  ({told})"
