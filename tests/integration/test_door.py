@@ -8,7 +8,7 @@ import logging
 import time
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -142,8 +142,8 @@ async def test_C12_a_call_does_not_spend_its_whole_time_on_an_opening() -> None:
 async def test_a_call_takes_everything_through_the_door() -> None:
     async with plain() as (_, target), rpc_async.connect(target) as channel:
         call = begin(demo_pb2_grpc.DemoStub(channel).Echo, request(), metadata=(("x-given", "g"),), timeout=60.0)
-        assert dict(await call.initial_metadata())["x-initial"] == "i", "at the first look"
-        assert dict(await call.trailing_metadata())["x-trailing"] == "t"
+        assert (await call.initial_metadata())["x-initial"] == "i", "at the first look"
+        assert (await call.trailing_metadata())["x-trailing"] == "t"
         assert (await call).payload == b"g True"
 
 
@@ -385,6 +385,17 @@ async def test_the_librarys_own_calls_about_a_call_carry_its_metadata() -> None:
 # -- streams of a bounded size --------------------------------------------------------------------------
 
 
+async def both_ways(
+    there: Coroutine[Any, Any, None], back: Coroutine[Any, Any, None], *writers: asyncio.StreamWriter
+) -> None:
+    """Relay until either direction has ended, then close both: asyncio's server waits for each since Python 3.12."""
+    relays = [asyncio.ensure_future(there), asyncio.ensure_future(back)]
+    await asyncio.wait(relays, return_when=asyncio.FIRST_COMPLETED)
+    for writer in writers:
+        writer.close()
+    await asyncio.gather(*relays, return_exceptions=True)
+
+
 async def test_a_stream_ends_before_it_has_carried_too_much() -> None:
     """A proxy may end a gRPC call that has carried so many bytes to the server."""
     carried: list[int] = []
@@ -413,7 +424,7 @@ async def test_a_stream_ends_before_it_has_carried_too_much() -> None:
 
         async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             upstream = await asyncio.open_connection(*target.split(":"))
-            await asyncio.gather(relay(reader, upstream[1], True), relay(upstream[0], writer, False))
+            await both_ways(relay(reader, upstream[1], True), relay(upstream[0], writer, False), writer, upstream[1])
 
         listener = await asyncio.start_server(proxy, "127.0.0.1", 0)
         port = listener.sockets[0].getsockname()[1]
@@ -548,10 +559,7 @@ async def test_C14_a_request_that_three_sessions_died_of_goes_natively() -> None
 
         async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             upstream = await asyncio.open_connection(*target.split(":"))
-            await asyncio.gather(
-                relay(reader, upstream[1], True), relay(upstream[0], writer, False), return_exceptions=True
-            )
-            writer.close()
+            await both_ways(relay(reader, upstream[1], True), relay(upstream[0], writer, False), writer, upstream[1])
 
         listener = await asyncio.start_server(proxy, "127.0.0.1", 0)
         port = listener.sockets[0].getsockname()[1]
