@@ -527,3 +527,29 @@ async def test_a_generic_handler_is_asked_for_each_call_and_the_first_that_answe
                 asked = {"nobody": b"first", "manager": b"managed"}.get(who, who.encode())
                 assert reply == (asked if deciding else b"first")
     await server.stop(None)
+
+
+@pytest.mark.parametrize("transport", ["native", "session"])
+async def test_a_second_abort_raises_another_error_than_the_first(transport: Any) -> None:
+    raised: list[type[BaseException]] = []
+
+    async def handler(request: bytes, context: Any) -> None:
+        for code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.DATA_LOSS):
+            try:
+                await context.abort(code, "gone")
+            except grpc.aio.BaseError as error:
+                raised.append(type(error))
+        try:
+            await context.write(b"too late")
+        except grpc.aio.BaseError as error:
+            raised.append(type(error))
+
+    server = rpc_async.server()
+    server.add_generic_rpc_handlers((registered({"Twice": handler}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with rpc_async.connect(f"127.0.0.1:{port}", transport=transport) as channel:
+        assert (await outcome(begin(channel.unary_unary("/t.T/Twice"), b""))).code() is NOT_FOUND
+        await until(lambda: len(raised) == 3)
+    await server.stop(None)
+    assert raised == [grpc.aio.AbortError, grpc.aio.UsageError, grpc.aio.AbortError]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
@@ -45,6 +46,8 @@ class Seeing(grpc.aio.ServerInterceptor):
         self.metadata: list[tuple[Any, ...]] = []
         self.requests: list[Any] = []
         self.replies: list[Any] = []
+        self.kept: list[Any] = []
+        self.writing = False
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         self.methods.append(handler_call_details.method)
@@ -66,9 +69,13 @@ class Seeing(grpc.aio.ServerInterceptor):
 
     def _iterating(self, behaviour: Any) -> Callable[[Any, Any], AsyncIterator[Any]]:
         async def serve(message: Any, context: Any) -> AsyncIterator[Any]:
-            async for reply in behaviour(self._seen(message), context):
+            replies = behaviour(self._seen(message), context)
+            self.kept.append(replies)  # so that its end is told by nothing but the call's
+            async for reply in replies:
                 self.replies.append(reply)
+                self.writing = True
                 yield reply
+                self.writing = False
 
         return serve
 
@@ -278,6 +285,23 @@ async def test_a_client_that_aborts_ends_a_call_that_waits_in_one(wire: Wire) ->
         assert await cancelled.get()
 
 
+class Stalled:
+    """Pushes all that goes, and tells whether gRPC is at a write that does not end: the client does not read."""
+
+    def __init__(self, handle: DownloadCall, seeing: Seeing) -> None:
+        self._handle, self._seeing = handle, seeing
+        self._written, self._looks = -1, 0
+
+    def __call__(self) -> bool:
+        with contextlib.suppress(rpc_async.AsyncCallPending):
+            while True:
+                self._handle.push(demo_pb2.DownloadResponse(payload=bytes(256 * 1024)))
+        written = len(self._seeing.replies)
+        self._looks = self._looks + 1 if self._seeing.writing and written == self._written else 0
+        self._written = written
+        return self._looks == 50
+
+
 async def test_a_client_that_aborts_is_told_to_a_manager_that_pushes_behind_one(wire: Wire) -> None:
     handles: asyncio.Queue[DownloadCall] = asyncio.Queue()
 
@@ -286,14 +310,13 @@ async def test_a_client_that_aborts_is_told_to_a_manager_that_pushes_behind_one(
         def Download(self, request: demo_pb2.DownloadRequest, call: DownloadCall) -> None:
             handles.put_nowait(call)
 
-    async with pair(Parks(), wire, interceptors=[Seeing()]) as both:
+    seeing = Seeing()
+    async with pair(Parks(), wire, interceptors=[seeing]) as both:
         for fill in (False, True):  # its client aborts while gRPC waits for a chunk, and while it writes one
             call = begin(both.stub.Download, demo_pb2.DownloadRequest())
             handle = await handles.get()
             if fill:
-                with pytest.raises(rpc_async.AsyncCallPending):
-                    while True:
-                        handle.push(demo_pb2.DownloadResponse(payload=bytes(256 * 1024)))
+                await until(Stalled(handle, seeing))
             call.cancel()
             await until(handle.test_cancel)
             assert handle.cancel_reason is rpc_async.CancelReason.CLIENT_ABORTED
@@ -387,9 +410,10 @@ class Door(grpc.aio.ServerInterceptor):
     def __init__(self) -> None:
         self.waiting = asyncio.Event()
         self.open = asyncio.Event()
+        self.prefix = DEMO
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        if handler_call_details.method.startswith(DEMO):
+        if handler_call_details.method.startswith(self.prefix):
             self.waiting.set()
             await self.open.wait()
         return await continuation(handler_call_details)
@@ -459,3 +483,52 @@ async def test_a_call_behind_one_has_all_that_others_have(wire: Wire, wrapped: b
         await until(lambda: not both.server.running_calls)
         unread = await outcome(both.channel.unary_unary(f"{DEMO}Echo")(b"\xff", metadata=TOKEN))
         assert (unread.status, unread.executed) == (RpcStatus.BAD_STUB_DATA, False)
+
+
+async def test_a_context_variable_that_a_deserialiser_sets_is_seen_by_no_other_call(wire: Wire) -> None:
+    def deserialize(payload: bytes) -> bytes:
+        WHO.set("whoever sent it")
+        return payload
+
+    class Both:
+        @manager(inline=True)
+        def managed(self, request: bytes, call: Any) -> None:
+            call.complete(request)
+
+        async def ordinary(self, request: bytes, context: Any) -> bytes:
+            return WHO.get().encode()
+
+    one = Both()
+    async with pair(Servicer(), wire) as both:
+        methods: dict[str, Any] = {
+            "Managed": grpc.unary_unary_rpc_method_handler(one.managed, request_deserializer=deserialize),
+            "Ordinary": grpc.unary_unary_rpc_method_handler(one.ordinary),
+        }
+        both.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", methods),))
+        for _ in range(3):
+            assert await begin(both.channel.unary_unary("/t.T/Managed"), b"x") == b"x"
+            assert await begin(both.channel.unary_unary("/t.T/Ordinary"), b"") == b"nobody"
+
+
+async def test_C5_a_request_to_stop_waits_until_it_is_known_who_serves_the_call(wire: Wire) -> None:
+    door, handles = Door(), asyncio.Queue[Any]()
+
+    class Managed:
+        @manager(inline=True)
+        def managed(self, request: bytes, call: Any) -> None:
+            handles.put_nowait(call)
+
+    async with pair(Servicer(), wire, interceptors=[door]) as both:
+        methods: dict[str, Any] = {"Managed": grpc.unary_unary_rpc_method_handler(Managed().managed)}
+        service = DEMO.strip("/") + "s"  # and not as generated code does: nobody has looked the method up before
+        both.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+        door.prefix = f"/{service}/"
+        call = begin(both.channel.unary_unary(f"/{service}/Managed"), b"x")
+        await asyncio.wait_for(door.waiting.wait(), PATIENCE)
+        answer = call.request_cancel()
+        door.open.set()
+        handle = await asyncio.wait_for(handles.get(), PATIENCE)
+        assert await asyncio.wait_for(answer, PATIENCE) is RpcStatus.OK
+        await asyncio.wait_for(handle.wait_cancelled(), PATIENCE)
+        handle.complete(b"stopped")
+        assert await call == b"stopped"
