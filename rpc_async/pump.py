@@ -61,8 +61,9 @@ class Pump:
             self._loop.call_soon(self._flush_scheduled)
 
     def stop(self) -> None:
-        """Write nothing more."""
+        """Write nothing more, and let go of who gives the batches: a stream is closed when nobody holds it any more."""
         self._stopped = True
+        self._next_batch, self._failed = _no_batch, _not_told
 
     def _flush_scheduled(self) -> None:
         self._scheduled = False
@@ -102,3 +103,11 @@ class Pump:
     def _resume(self, writing: Coroutine[Any, Any, object]) -> None:
         if self._advance(writing):
             self._run()
+
+
+def _no_batch() -> None:
+    return None
+
+
+def _not_told(_: Exception) -> None:
+    return None

@@ -568,5 +568,6 @@ async def test_C14_a_request_that_three_sessions_died_of_goes_natively() -> None
             assert (await asyncio.wait_for(call, PATIENCE)).payload == b"12345678"
             assert (call.transport, servicer.executed, cut) == ("native", 1, 3)
             assert "3 sessions were lost" in call.transport_reason
+            del call  # whose gRPC call would keep the connection, as gRPC's own does
         listener.close()
         await listener.wait_closed()
