@@ -52,7 +52,7 @@ def checked_timeout(seconds: Any, name: str = "timeout") -> float:
     What is longer than 1e9 seconds, infinity too, is as long as that: gRPC takes a deadline beyond the year 2262 for
     one that has passed.
     """
-    return _seconds(name, seconds, "a number of seconds, or None for none")
+    return _seconds(name, seconds, "a number of seconds, or None for none; no call was begun, or waited for")
 
 
 def _is_number(value: Any) -> bool:
