@@ -74,6 +74,7 @@ async def run(
     """Make the calls, all at once. Returns the exit code."""
     try:
         channel = rpc_async.connect(target, credentials=credentials, linger=LINGER)
+        channel.get_state()  # opens it: what it cannot be opened for is wrong usage, too
     except rpc_async.InvalidArgument as error:
         raise click.BadParameter(str(error), param_hint="--target") from None
     with make_view(count) as view:

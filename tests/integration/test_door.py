@@ -321,13 +321,14 @@ async def test_other_channels_try_sessions(credentials: grpc.ChannelCredentials 
     [({"credentials": CALL_CREDENTIALS}, "credentials"), ({"compression": grpc.Compression.Gzip}, "compression")],
 )
 async def test_a_call_that_has_what_no_session_can_do_goes_natively(what: dict[str, Any], named: str) -> None:
-    async with serve(Parked()) as (_, target):
-        async with rpc_async.connect(target) as channel:
-            call = begin(demo_pb2_grpc.DemoStub(channel).Echo, request(), **what)
-            assert (call.transport, named in call.transport_reason) == ("native", True)
-        async with rpc_async.connect(target, transport="session") as channel:
-            with pytest.raises(rpc_async.InvalidArgument, match=named):
-                begin(demo_pb2_grpc.DemoStub(channel).Echo, request(), **what)
+    tls = grpc.ssl_channel_credentials()  # call credentials want a secure channel; nobody need be reached here
+    async with rpc_async.connect("localhost:1", credentials=tls) as channel:
+        call = begin(demo_pb2_grpc.DemoStub(channel).Echo, request(), **what)
+        assert (call.transport, named in call.transport_reason) == ("native", True)
+        await outcome(call)
+    async with rpc_async.connect("localhost:1", credentials=tls, transport="session") as channel:
+        with pytest.raises(rpc_async.InvalidArgument, match=named):
+            begin(demo_pb2_grpc.DemoStub(channel).Echo, request(), **what)
 
 
 async def test_a_channel_that_somebody_gives_interceptors_from_outside_goes_natively(
