@@ -38,6 +38,7 @@ class Conversation:
         stream: Stream,
         machine: Machine,
         hear: Callable[[Machine, list[Frame]], None],
+        hurry: Callable[[], object],
         max_bytes: int | None,
     ) -> None:
         """Make it.
@@ -47,6 +48,7 @@ class Conversation:
             stream: The stream, which is open.
             machine: The session's machine.
             hear: Has frames heard.
+            hurry: Has the writer look now, if what arrived or was heard has woken it.
             max_bytes: Bytes that the stream may carry to the server: this side ends it before that. None: any number.
         """
         self.pump: Final[Pump] = Pump(mailbox.loop, bare_writer(stream), self._next_batch, self._failed)
@@ -55,6 +57,7 @@ class Conversation:
         self._stream = stream
         self._machine = machine
         self._hear = hear
+        self._hurry = hurry
         self._left = float("inf") if max_bytes is None else max_bytes
         self._turning: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
@@ -105,7 +108,7 @@ class Conversation:
                 raise self._failure
 
     async def _read(self) -> None:
-        stream, machine, hear = self._stream, self._machine, self._hear
+        stream, machine, hear, hurry = self._stream, self._machine, self._hear, self._hurry
         link, lock, read = machine.link, self._mailbox.lock, bare_reader(stream)
         self.pump.flush()
         while not machine.closed:
@@ -118,11 +121,13 @@ class Conversation:
                 raise ProtocolError("an Opened in the middle of a stream")
             with lock:
                 link.arrived(len(frames), len(data), ack, self._loop.time())
+            hurry()
             chunk = _chunk(len(machine.outstanding))
             for begin in range(0, len(frames), chunk):
                 if begin:
                     await asyncio.sleep(0)
                 hear(machine, frames[begin : begin + chunk])
+                hurry()
 
 
 def _chunk(outstanding: int) -> int:

@@ -150,8 +150,9 @@ class Streams:
         if not self._mailbox.here():
             self._mailbox.post(self._wake)
         elif self._pump is not None:
-            self._pump.flush_soon()
-            self._roused = True
+            self._roused = True  # whoever said something hurries, as do those who have heard something
+            if len(self._owner.session.machine.outstanding) != 1:
+                self._pump.flush_soon()
         else:
             self._wake()
 
@@ -367,7 +368,7 @@ class Streams:
 
     async def _serve(self, stream: Stream, machine: ClientSession[AsyncCall[Any]]) -> None:
         """Talk on a stream to its end. Raises what it ended with, and ProtocolError."""
-        talk = Conversation(self._mailbox, stream, machine, self._owner.hear, self._max_stream_bytes)
+        talk = Conversation(self._mailbox, stream, machine, self._owner.hear, self.hurry, self._max_stream_bytes)
         self._pump = talk.pump
         try:
             await talk.run()

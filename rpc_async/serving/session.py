@@ -232,8 +232,12 @@ class ServedSession:
         return encode_response(frames, link.ack())
 
     def _rouse(self) -> None:
-        """Have the writer look soon: there is something to send. The link calls it when something was pushed."""
-        if self.stream is not None and not self._hearing:  # else it looks at the end of what is heard
+        """Have the writer look soon: there is something to send. The link calls it when something was pushed.
+
+        Whoever says something calls `wake` after it, or is heard, after which the writer looks anyway. So a turn of the
+        loop for the writer is asked for only where other calls run, whose outcomes may go out with this.
+        """
+        if self.stream is not None and not self._hearing and self.machine.calls:
             self.stream.pump.flush_soon()
 
     def wake(self) -> None:
@@ -363,6 +367,8 @@ class ServedSession:
         for number in numbers:
             head = fault_head(fault(RpcStatus.SERVER_TOO_BUSY, _NO_ROOM), BothMetadata())
             self.machine.refuse(number, _FAULT, head)
+        if numbers and self.stream is not None:
+            self.stream.pump.flush_soon()
 
     def note(self, number: int, status: RpcStatus) -> None:
         """Tell the client what became of its asking a call to stop."""

@@ -37,6 +37,7 @@ async def test_C14_C8_cuts_at_random_lose_nothing_and_execute_and_settle_nothing
     assert counts.resumed
 
 
+@pytest.mark.slow
 async def test_C14_C8_large_messages_among_small_ones_are_carried_over_cuts() -> None:
     counts = await short("large")
     assert counts.resumed
