@@ -664,7 +664,7 @@ async def test_closing_the_channel_ends_its_calls() -> None:
         await soon(handle.wait_cancelled())
         with pytest.raises(rpc_async.CallCancelled):
             handle.pull()
-        del handle
+        handle.abort(rpc_async.RpcStatus.CALL_FAILED)
         await until(lambda: server.running_calls == 0)
 
 
