@@ -346,5 +346,5 @@ class CallDetails(grpc.HandlerCallDetails):
     """What interceptors and handlers are looked up by."""
 
     def __init__(self, method: str, metadata: tuple[Metadatum, ...]) -> None:
-        self.method = method
-        self.invocation_metadata = metadata
+        self.method: str = method
+        self.invocation_metadata: Any = metadata  # the base class leaves its type to its users
