@@ -664,7 +664,8 @@ async def test_closing_the_channel_ends_its_calls() -> None:
         await soon(handle.wait_cancelled())
         with pytest.raises(rpc_async.CallCancelled):
             handle.pull()
-        handle.abort(rpc_async.RpcStatus.CALL_FAILED)
+        del handle
+        locals()  # gRPC 1.76 closing reads all tasks' variables; up to Python 3.12 a frame keeps what was read of it
         await until(lambda: server.running_calls == 0)
 
 
